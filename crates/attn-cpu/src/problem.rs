@@ -1,0 +1,200 @@
+//! The problem struct, the only source of shapes, and the checks that it passes before any work starts.
+
+use crate::{CpuError, Element, View};
+
+/// Which keys the queries of one batch entry may see.
+///
+/// Query `i` stands at the absolute position `p = i + offset` and sees key `j` when `j < keys`, `j ≥ p + lower` (if
+/// given) and `j ≤ p + upper` (if given). Causal attention is `upper = 0`; a window of `left` keys back and `right`
+/// keys ahead is `lower = −left`, `upper = right`. ALiBi measures its distances from `p`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Band {
+    /// Absolute position of query 0.
+    pub offset: i64,
+    /// Smallest visible `j − p`.
+    pub lower: Option<i64>,
+    /// Largest visible `j − p`.
+    pub upper: Option<i64>,
+    /// How many keys are valid. At most the key length.
+    pub keys: usize,
+}
+
+impl Band {
+    /// Every query sees the first `keys` keys.
+    pub fn full(keys: usize) -> Self {
+        Self {
+            offset: 0,
+            lower: None,
+            upper: None,
+            keys,
+        }
+    }
+
+    /// The keys `start..end` that query `i` sees. Empty ranges have `start == end`.
+    pub fn visible(&self, i: usize) -> (usize, usize) {
+        let position = i as i128 + i128::from(self.offset);
+        let clamp = |j: i128| j.clamp(0, self.keys as i128) as usize;
+        let start = self
+            .lower
+            .map_or(0, |lower| clamp(position + i128::from(lower)));
+        let end = self
+            .upper
+            .map_or(self.keys, |upper| clamp(position + i128::from(upper) + 1));
+        (start, end.max(start))
+    }
+}
+
+/// A mask of bytes, read as it lies. Broadcast axes have stride 0.
+#[derive(Debug, Clone, Copy)]
+pub struct Mask<'a> {
+    /// Shape `[batch, heads, query_len, key_len]`.
+    pub view: View<'a, u8, 4>,
+    /// What a byte other than 0 means: seen (`true`) or hidden (`false`).
+    pub seen_when: bool,
+}
+
+/// One attention problem: `out = softmax(hide(bias + alibi + softcap(scale · query · keyᵀ))) · value`.
+///
+/// Axes: `B` batch, `H` heads, `G` kv_heads (`H` a multiple of `G`; head `h` reads key/value head `h / (H/G)`), `Sq`
+/// query_len, `Sk` key_len, `D` head_dim, `E` value_dim. For query `i` and key `j` the score is
+/// `scale · q·k`, then `softcap · tanh(score / softcap)`, then `− slope[h] · |j − (i + offset)|`, then `+ bias`. What the
+/// band, the mask or a bias of −∞ hides has no influence, even where it holds NaN or infinity.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'a, T> {
+    /// `[B, H, Sq, D]`.
+    pub query: View<'a, T, 4>,
+    /// `[B, G, Sk, D]`.
+    pub key: View<'a, T, 4>,
+    /// `[B, G, Sk, E]`.
+    pub value: View<'a, T, 4>,
+    /// Multiplies `q·k`. Finite.
+    pub scale: f64,
+    /// Finite and above 0 where given.
+    pub softcap: Option<f64>,
+    /// One a batch entry: length `B`.
+    pub bands: &'a [Band],
+    /// `[B, H, Sq, Sk]`, broadcast by strides of 0.
+    pub mask: Option<Mask<'a>>,
+    /// `[B, H, Sq, Sk]`, broadcast by strides of 0. −∞ hides.
+    pub bias: Option<View<'a, T, 4>>,
+    /// One a head: length `H`.
+    pub alibi_slopes: Option<&'a [T]>,
+    /// One a head: length `H`. A logit that takes weight and gives no value.
+    pub sinks: Option<&'a [T]>,
+}
+
+/// The lengths of all axes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dims {
+    pub batch: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub query_len: usize,
+    pub key_len: usize,
+    pub head_dim: usize,
+    pub value_dim: usize,
+}
+
+impl<T: Element> Attention<'_, T> {
+    /// Checks every argument against the others, and the outputs' lengths.
+    pub(crate) fn check(&self, out: usize, lse: Option<usize>) -> Result<Dims, CpuError> {
+        let [batch, heads, query_len, head_dim] = self.query.shape();
+        let [_, kv_heads, key_len, _] = self.key.shape();
+        let value_dim = self.value.shape()[3];
+        let dims = Dims {
+            batch,
+            heads,
+            kv_heads,
+            query_len,
+            key_len,
+            head_dim,
+            value_dim,
+        };
+        if head_dim == 0 {
+            return Err(value_error("query", "a head_dim of at least 1", 0));
+        }
+        shape(
+            "key",
+            self.key.shape(),
+            [batch, kv_heads, key_len, head_dim],
+        )?;
+        shape(
+            "value",
+            self.value.shape(),
+            [batch, kv_heads, key_len, value_dim],
+        )?;
+        if heads > 0 && (kv_heads == 0 || heads % kv_heads != 0) {
+            return Err(value_error(
+                "key",
+                format!("kv_heads that divide {heads} heads"),
+                kv_heads,
+            ));
+        }
+        self.check_options(&dims)?;
+        let rows = batch.saturating_mul(heads).saturating_mul(query_len);
+        length("out", out, rows.saturating_mul(value_dim))?;
+        lse.map_or(Ok(()), |lse| length("lse", lse, rows))?;
+        Ok(dims)
+    }
+
+    fn check_options(&self, dims: &Dims) -> Result<(), CpuError> {
+        if !self.scale.is_finite() {
+            return Err(value_error("scale", "a finite number", self.scale));
+        }
+        if let Some(cap) = self.softcap.filter(|cap| !(cap.is_finite() && *cap > 0.0)) {
+            return Err(value_error("softcap", "a finite number above 0", cap));
+        }
+        length("bands", self.bands.len(), dims.batch)?;
+        if let Some(band) = self.bands.iter().find(|band| band.keys > dims.key_len) {
+            return Err(value_error(
+                "bands",
+                format!("at most {} keys", dims.key_len),
+                band.keys,
+            ));
+        }
+        let scores = [dims.batch, dims.heads, dims.query_len, dims.key_len];
+        self.mask
+            .map_or(Ok(()), |mask| shape("mask", mask.view.shape(), scores))?;
+        self.bias
+            .map_or(Ok(()), |bias| shape("bias", bias.shape(), scores))?;
+        self.alibi_slopes.map_or(Ok(()), |slopes| {
+            length("alibi_slopes", slopes.len(), dims.heads)
+        })?;
+        self.sinks
+            .map_or(Ok(()), |sinks| length("sinks", sinks.len(), dims.heads))
+    }
+}
+
+fn shape(argument: &'static str, found: [usize; 4], expected: [usize; 4]) -> Result<(), CpuError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(CpuError::Shape {
+        argument,
+        expected: format!("{expected:?}"),
+        found: format!("{found:?}"),
+    })
+}
+
+fn length(argument: &'static str, found: usize, expected: usize) -> Result<(), CpuError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(CpuError::Length {
+        argument,
+        expected: expected.to_string(),
+        found,
+    })
+}
+
+fn value_error(
+    argument: &'static str,
+    expected: impl Into<String>,
+    found: impl ToString,
+) -> CpuError {
+    CpuError::Value {
+        argument,
+        expected: expected.into(),
+        found: found.to_string(),
+    }
+}
