@@ -1,0 +1,222 @@
+//! One problem on one backend, cut into tiles: scores of a tile with what is hidden in it.
+
+use std::ops::Range;
+
+use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IntTensor};
+use burn_backend::{
+    Backend, BoolDType, FloatDType, IntDType, Scalar, Shape, TensorData, TensorMetadata, get_or_init_device_settings,
+};
+
+use super::ops::{bool_part, cast, fill, grouped, part, reshape, times, transposed, ungrouped};
+use crate::{AttentionInputs, Coverage, Polarity, Problem};
+
+/// A rectangle of the score matrix for some heads of every batch entry.
+#[derive(Debug, Clone)]
+pub(super) struct Tile {
+    /// Query heads: all of them, or one.
+    pub heads: Range<usize>,
+    pub rows: Range<usize>,
+    pub keys: Range<usize>,
+}
+
+/// Scores of a tile, `[B, h, r, k]` in the accumulation type.
+pub(super) struct Scores<B: Backend> {
+    /// `−inf` where hidden.
+    pub values: FloatTensor<B>,
+    /// `tanh(scale·q·k / softcap)` before anything was hidden; there if the problem has a softcap.
+    pub tanh: Option<FloatTensor<B>>,
+    /// Masks of the hidden pairs, `true` = hidden, each broadcastable to the scores.
+    pub hidden: Vec<BoolTensor<B>>,
+}
+
+/// A problem, its tensors, and the device's types.
+pub(super) struct Context<'a, B: Backend> {
+    pub problem: &'a Problem,
+    pub inputs: &'a AttentionInputs<B>,
+    pub device: Device<B>,
+    pub accumulation: FloatDType,
+    pub bool_dtype: BoolDType,
+    int_dtype: IntDType,
+}
+
+impl<'a, B: Backend> Context<'a, B> {
+    pub fn new(problem: &'a Problem, inputs: &'a AttentionInputs<B>) -> Self {
+        let device = inputs.query.device();
+        let settings = get_or_init_device_settings::<B>(&device);
+        Self {
+            problem,
+            inputs,
+            accumulation: problem.accumulation(),
+            bool_dtype: settings.bool_dtype,
+            int_dtype: settings.int_dtype,
+            device,
+        }
+    }
+
+    /// The keys that some batch entry's query among `rows` may see.
+    pub fn keys_of_rows(&self, rows: &Range<usize>) -> Range<usize> {
+        let ranges = self.problem.bands.iter().map(|band| band.keys_of_rows(rows.clone()));
+        ranges.filter(|range| !range.is_empty()).reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
+    }
+
+    /// Key/value heads that the query heads of a tile read.
+    pub fn kv_heads(&self, heads: &Range<usize>) -> Range<usize> {
+        let group = self.problem.group();
+        heads.start / group..(heads.end - 1) / group + 1
+    }
+
+    /// Rows of the query, `[B, h, r, D]`, in the accumulation type.
+    pub fn query(&self, tile: &Tile) -> FloatTensor<B> {
+        self.rows_of(&self.inputs.query, tile)
+    }
+
+    /// Rows of a `[B, H, Sq, X]` tensor in the accumulation type.
+    pub fn rows_of(&self, tensor: &FloatTensor<B>, tile: &Tile) -> FloatTensor<B> {
+        let [batch, _, _, dim] = super::ops::dims(tensor);
+        let rows = part::<B>(tensor, [0..batch, tile.heads.clone(), tile.rows.clone(), 0..dim]);
+        cast::<B>(rows, self.accumulation)
+    }
+
+    /// Keys or values of a tile, `[B, g, k, X]`, in the accumulation type.
+    pub fn keys_of(&self, tensor: &FloatTensor<B>, tile: &Tile) -> FloatTensor<B> {
+        let [batch, _, _, dim] = super::ops::dims(tensor);
+        let keys = part::<B>(tensor, [0..batch, self.kv_heads(&tile.heads), tile.keys.clone(), 0..dim]);
+        cast::<B>(keys, self.accumulation)
+    }
+
+    /// A `[H]` tensor as `[1, h, 1, 1]` in the accumulation type.
+    pub fn per_head(&self, tensor: &FloatTensor<B>, heads: &Range<usize>) -> FloatTensor<B> {
+        let shaped = reshape::<B, 4>(tensor.clone(), [1, self.problem.heads, 1, 1]);
+        cast::<B>(part::<B>(&shaped, [0..1, heads.clone(), 0..1, 0..1]), self.accumulation)
+    }
+
+    /// The scores of a tile.
+    pub fn scores(&self, tile: &Tile) -> Scores<B> {
+        let kv_heads = self.kv_heads(&tile.heads).len();
+        let query = grouped::<B>(self.query(tile), kv_heads);
+        let key = self.keys_of(&self.inputs.key, tile);
+        let raw = ungrouped::<B>(B::float_matmul(query, transposed::<B>(key)), tile.heads.len());
+        let mut values = times::<B>(raw, self.problem.scale);
+        let mut tanh = None;
+        if let Some(cap) = self.problem.softcap {
+            let bounded = B::float_tanh(times::<B>(values, 1.0 / cap));
+            tanh = Some(bounded.clone());
+            values = times::<B>(bounded, cap);
+        }
+        if let Some(slopes) = &self.inputs.alibi_slopes {
+            let penalty = B::float_mul(self.distance(tile), self.per_head(slopes, &tile.heads));
+            values = B::float_sub(values, penalty);
+        }
+        let bias = self.bias(tile);
+        let hidden = self.hidden(tile, bias.as_ref());
+        if let Some(bias) = bias {
+            values = B::float_add(values, bias);
+        }
+        for mask in &hidden {
+            values = fill::<B>(values, mask.clone(), f64::NEG_INFINITY);
+        }
+        Scores { values, tanh, hidden }
+    }
+
+    /// `|j − p|` of a tile, `[B or 1, 1, r, k]`.
+    pub fn distance(&self, tile: &Tile) -> FloatTensor<B> {
+        let relative = B::int_into_float(self.relative(tile), self.accumulation);
+        let offsets: Vec<f64> = self.problem.bands.iter().map(|band| band.offset as f64).collect();
+        let shifted = match uniform(&offsets) {
+            Some(offset) => B::float_sub_scalar(relative, Scalar::Float(*offset)),
+            None => {
+                let shape = [offsets.len(), 1, 1, 1];
+                let offsets = B::float_from_data(TensorData::new(offsets, shape), &self.device);
+                B::float_sub(relative, cast::<B>(offsets, self.accumulation))
+            }
+        };
+        B::float_abs(shifted)
+    }
+
+    /// `j − i` of a tile, `[1, 1, r, k]`.
+    fn relative(&self, tile: &Tile) -> IntTensor<B> {
+        let axis = |range: &Range<usize>, shape: [usize; 4]| {
+            let range = range.start as i64..range.end as i64;
+            B::int_reshape(B::int_arange(range, &self.device, self.int_dtype), Shape::from(shape))
+        };
+        let keys = axis(&tile.keys, [1, 1, 1, tile.keys.len()]);
+        let rows = axis(&tile.rows, [1, 1, tile.rows.len(), 1]);
+        B::int_sub(keys, rows)
+    }
+
+    fn bias(&self, tile: &Tile) -> Option<FloatTensor<B>> {
+        let bias = self.inputs.bias.as_ref()?;
+        Some(cast::<B>(part::<B>(bias, self.score_ranges(tile)), self.accumulation))
+    }
+
+    fn score_ranges(&self, tile: &Tile) -> [Range<usize>; 4] {
+        [0..self.problem.batch, tile.heads.clone(), tile.rows.clone(), tile.keys.clone()]
+    }
+
+    /// Where a tile is hidden: by the bands, by a mask, by a bias of `−inf`.
+    fn hidden(&self, tile: &Tile, bias: Option<&FloatTensor<B>>) -> Vec<BoolTensor<B>> {
+        let mut hidden = self.hidden_by_bands(tile);
+        if let Some(mask) = &self.inputs.mask {
+            let tensor = bool_part::<B>(mask.tensor(), self.score_ranges(tile));
+            hidden.push(match mask.polarity() {
+                Polarity::Hide => tensor,
+                Polarity::Keep => B::bool_not(tensor),
+            });
+        }
+        if let Some(bias) = bias {
+            hidden.push(B::float_equal_elem(bias.clone(), Scalar::Float(f64::NEG_INFINITY), self.bool_dtype));
+        }
+        hidden
+    }
+
+    fn hidden_by_bands(&self, tile: &Tile) -> Vec<BoolTensor<B>> {
+        let bands = &self.problem.bands;
+        let covered = |band: &crate::Band| band.coverage(tile.rows.clone(), tile.keys.clone()) == Coverage::Full;
+        if bands.iter().all(covered) {
+            return Vec::new();
+        }
+        // Bounds past the matrix mean no more than bounds at its edge, and these fit any integer type.
+        let limit = (self.problem.query_len + self.problem.key_len) as i64 + 1;
+        let bound = |bound: Option<i64>, offset: i64, open: i64| {
+            bound.map_or(open, |bound| offset.saturating_add(bound)).clamp(-limit, limit)
+        };
+        let lower: Vec<i64> = bands.iter().map(|band| bound(band.lower, band.offset, -limit)).collect();
+        let upper: Vec<i64> = bands.iter().map(|band| bound(band.upper, band.offset, limit)).collect();
+        // j ≥ keys, as a bound on j − 0: the tile with its rows taken as 0.
+        let ends: Vec<i64> = bands.iter().map(|band| band.keys as i64 - 1).collect();
+        let relative = self.relative(tile);
+        let columns = self.relative(&Tile { rows: 0..1, ..tile.clone() });
+        vec![self.below(relative.clone(), &lower), self.above(relative, &upper), self.above(columns, &ends)]
+    }
+
+    fn below(&self, values: IntTensor<B>, bounds: &[i64]) -> BoolTensor<B> {
+        match uniform(bounds) {
+            Some(&bound) => B::int_lower_elem(values, Scalar::Int(bound), self.bool_dtype),
+            None => B::int_lower(values, self.per_batch(bounds), self.bool_dtype),
+        }
+    }
+
+    fn above(&self, values: IntTensor<B>, bounds: &[i64]) -> BoolTensor<B> {
+        match uniform(bounds) {
+            Some(&bound) => B::int_greater_elem(values, Scalar::Int(bound), self.bool_dtype),
+            None => B::int_greater(values, self.per_batch(bounds), self.bool_dtype),
+        }
+    }
+
+    fn per_batch(&self, values: &[i64]) -> IntTensor<B> {
+        let data = TensorData::new(values.to_vec(), [values.len(), 1, 1, 1]);
+        B::int_cast(B::int_from_data(data.convert_dtype(self.int_dtype.into()), &self.device), self.int_dtype)
+    }
+
+    /// 1 where a tile is visible, 0 where hidden, shaped as `like`.
+    pub fn visible(&self, like: &FloatTensor<B>, hidden: &[BoolTensor<B>]) -> FloatTensor<B> {
+        let ones = B::float_ones(like.shape(), &self.device, self.accumulation);
+        hidden.iter().fold(ones, |visible, mask| fill::<B>(visible, mask.clone(), 0.0))
+    }
+}
+
+/// The one value that all elements have.
+fn uniform<T: PartialEq>(values: &[T]) -> Option<&T> {
+    let first = values.first()?;
+    values.iter().all(|value| value == first).then_some(first)
+}

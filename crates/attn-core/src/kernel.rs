@@ -1,0 +1,58 @@
+//! What a kernel is: a named way to serve problems on a backend.
+
+use burn_backend::Backend;
+
+use crate::{AttentionError, AttentionInputs, AttentionOutputs, Gradients, Problem, Upstream, Wanted};
+
+/// A direction through the attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// Inputs to outputs.
+    Forward,
+    /// Gradients of outputs to gradients of inputs.
+    Backward,
+}
+
+/// A way to compute attention on backend `B`.
+///
+/// A binding implements this for a type of its own, one for each kernel it has, and lists them in order of preference; see
+/// [`plan`](crate::plan::plan). A kernel that says it supports a problem computes the whole contract for it, exactly.
+pub trait AttentionKernel<B: Backend>: Send + Sync {
+    /// Name by which a caller demands this kernel and by which plans speak of it.
+    fn name(&self) -> &'static str;
+
+    /// Whether this kernel serves that problem in that direction on this machine.
+    ///
+    /// # Errors
+    /// The reason why not, for a person to read.
+    fn supports(&self, problem: &Problem, pass: Pass) -> Result<(), String>;
+
+    /// An upper bound of the bytes it allocates beyond inputs and outputs.
+    fn workspace_bytes(&self, problem: &Problem, pass: Pass) -> u64;
+
+    /// Computes the output, and the LSE if asked for.
+    ///
+    /// `problem` must be the one made from `inputs`.
+    ///
+    /// # Errors
+    /// [`Unsupported`](AttentionError::Unsupported) where [`supports`](Self::supports) says no,
+    /// [`Execution`](AttentionError::Execution) where the backend fails.
+    fn forward(
+        &self,
+        problem: &Problem,
+        inputs: AttentionInputs<B>,
+        lse: bool,
+    ) -> Result<AttentionOutputs<B>, AttentionError>;
+
+    /// Computes the gradients that are wanted.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    fn backward(
+        &self,
+        problem: &Problem,
+        inputs: AttentionInputs<B>,
+        upstream: Upstream<B>,
+        wanted: Wanted,
+    ) -> Result<Gradients<B>, AttentionError>;
+}

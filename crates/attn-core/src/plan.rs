@@ -1,0 +1,145 @@
+//! Tells, before anything runs, which kernel will serve a problem, why, and what it will cost.
+
+use burn_backend::Backend;
+
+use crate::{AttentionError, AttentionKernel, Pass, Problem};
+
+/// The kernels by which a caller insists to be served; `None` leaves the choice to the binding's order of preference.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KernelChoice {
+    /// Name of the kernel for the forward pass.
+    pub forward: Option<String>,
+    /// Name of the kernel for the backward pass.
+    pub backward: Option<String>,
+}
+
+/// Which kernel serves one direction, and at what cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassPlan {
+    /// Name of the kernel.
+    pub kernel: &'static str,
+    /// Why this one: demanded, first choice, or what kept each preferred one from serving.
+    pub reason: String,
+    /// Floating-point operations of the matrix products on pairs that the bands leave visible:
+    /// forward `2·(D + E)` a pair; backward, recomputing scores, `6·D + 4·E`.
+    pub flops: u64,
+    /// Upper bound of the bytes allocated beyond inputs and outputs.
+    pub workspace_bytes: u64,
+}
+
+/// The plan of both directions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Inputs to outputs.
+    pub forward: PassPlan,
+    /// Gradients of outputs to gradients of inputs; carried out only under autodiff.
+    pub backward: PassPlan,
+}
+
+impl std::fmt::Display for PassPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "kernel {} ({}), {:.3} GFLOP, workspace {:.2} MiB",
+            self.kernel,
+            self.reason,
+            self.flops as f64 / 1e9,
+            self.workspace_bytes as f64 / (1024.0 * 1024.0)
+        )
+    }
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "forward: {}; backward: {}", self.forward, self.backward)
+    }
+}
+
+/// A binding's kernels for backend `B`, the preferred ones first. The last is one that serves everything.
+pub type Kernels<'a, B> = &'a [&'a dyn AttentionKernel<B>];
+
+/// Chooses a kernel for each direction and states the cost. Nothing runs.
+///
+/// # Errors
+/// [`Unsupported`](AttentionError::Unsupported) where a demanded kernel is unknown or cannot serve, or where none can.
+pub fn plan<B: Backend>(
+    kernels: Kernels<'_, B>,
+    problem: &Problem,
+    choice: &KernelChoice,
+) -> Result<Plan, AttentionError> {
+    let pass_plan = |pass, demand: Option<&str>| {
+        let (kernel, reason) = select(kernels, problem, pass, demand)?;
+        Ok(PassPlan {
+            kernel: kernel.name(),
+            reason,
+            flops: flops(problem, pass),
+            workspace_bytes: kernel.workspace_bytes(problem, pass),
+        })
+    };
+    Ok(Plan {
+        forward: pass_plan(Pass::Forward, choice.forward.as_deref())?,
+        backward: pass_plan(Pass::Backward, choice.backward.as_deref())?,
+    })
+}
+
+/// The kernel that serves a problem in one direction, and why.
+///
+/// # Errors
+/// As [`plan`].
+pub fn select<'a, B: Backend>(
+    kernels: Kernels<'a, B>,
+    problem: &Problem,
+    pass: Pass,
+    demand: Option<&str>,
+) -> Result<(&'a dyn AttentionKernel<B>, String), AttentionError> {
+    match demand {
+        Some(name) => demanded(kernels, problem, pass, name),
+        None => preferred(kernels, problem, pass),
+    }
+}
+
+fn demanded<'a, B: Backend>(
+    kernels: Kernels<'a, B>,
+    problem: &Problem,
+    pass: Pass,
+    name: &str,
+) -> Result<(&'a dyn AttentionKernel<B>, String), AttentionError> {
+    let unsupported = |reason| AttentionError::Unsupported { kernel: name.to_string(), reason };
+    let Some(kernel) = kernels.iter().find(|kernel| kernel.name() == name) else {
+        let names: Vec<_> = kernels.iter().map(|kernel| kernel.name()).collect();
+        return Err(unsupported(format!("this backend has the kernels {}", names.join(", "))));
+    };
+    kernel.supports(problem, pass).map_err(unsupported)?;
+    Ok((*kernel, "demanded".to_string()))
+}
+
+fn preferred<'a, B: Backend>(
+    kernels: Kernels<'a, B>,
+    problem: &Problem,
+    pass: Pass,
+) -> Result<(&'a dyn AttentionKernel<B>, String), AttentionError> {
+    let mut refusals: Vec<String> = Vec::new();
+    for kernel in kernels {
+        match kernel.supports(problem, pass) {
+            Ok(()) if refusals.is_empty() => return Ok((*kernel, "first choice".to_string())),
+            Ok(()) => return Ok((*kernel, refusals.join("; "))),
+            Err(reason) => {
+                let refusal = format!("not {}: {reason}", kernel.name());
+                // Kernels of one family refuse for the same reason; say it once.
+                if !refusals.iter().any(|said| said.ends_with(&reason)) {
+                    refusals.push(refusal);
+                }
+            }
+        }
+    }
+    Err(AttentionError::Unsupported { kernel: "any".to_string(), reason: refusals.join("; ") })
+}
+
+fn flops(problem: &Problem, pass: Pass) -> u64 {
+    let (d, e) = (problem.head_dim as u64, problem.value_dim as u64);
+    let per_pair = match pass {
+        Pass::Forward => 2 * (d + e),
+        Pass::Backward => 6 * d + 4 * e,
+    };
+    problem.visible_pairs().saturating_mul(per_pair)
+}

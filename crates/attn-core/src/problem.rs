@@ -1,0 +1,266 @@
+//! The validated problem: the only source of shapes, and the place where wrong input is caught.
+
+use burn_backend::{DType, FloatDType};
+
+use crate::{Alignment, AttentionError, AttentionSpec, Band};
+
+/// Shape and element type of one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Lengths of the axes.
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub dtype: DType,
+}
+
+/// Shapes and types of all inputs, without their data; see [`AttentionInputs`](crate::AttentionInputs) for the axes.
+#[derive(Debug, Clone)]
+pub struct ProblemInputs<'a> {
+    /// `[B, H, Sq, D]`.
+    pub query: TensorInfo,
+    /// `[B, G, Sk, D]`.
+    pub key: TensorInfo,
+    /// `[B, G, Sk, E]`.
+    pub value: TensorInfo,
+    /// Broadcastable to `[B, H, Sq, Sk]`, bool.
+    pub mask: Option<TensorInfo>,
+    /// Broadcastable to `[B, H, Sq, Sk]`.
+    pub bias: Option<TensorInfo>,
+    /// `[H]`.
+    pub alibi_slopes: Option<TensorInfo>,
+    /// `[H]`.
+    pub sinks: Option<TensorInfo>,
+    /// `[B]`.
+    pub kv_lens: Option<&'a [usize]>,
+}
+
+/// An attention whose inputs fit each other. Made by [`Problem::new`] alone, so that a kernel may rely on all it says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// B.
+    pub batch: usize,
+    /// H.
+    pub heads: usize,
+    /// G; H is a multiple of it.
+    pub kv_heads: usize,
+    /// Sq.
+    pub query_len: usize,
+    /// Sk.
+    pub key_len: usize,
+    /// D, the last axis of query and key; at least 1.
+    pub head_dim: usize,
+    /// E, the last axis of value and output.
+    pub value_dim: usize,
+    /// Element type of all float inputs and of the output.
+    pub dtype: FloatDType,
+    /// Factor of `q·k`; finite.
+    pub scale: f64,
+    /// Positive and finite where given.
+    pub softcap: Option<f64>,
+    /// What each batch entry's queries can see, length B.
+    pub bands: Vec<Band>,
+    /// Shape of the mask, each axis 1 or that of `[B, H, Sq, Sk]`.
+    pub mask: Option<[usize; 4]>,
+    /// Shape of the bias, likewise.
+    pub bias: Option<[usize; 4]>,
+    /// Whether ALiBi slopes are given.
+    pub alibi: bool,
+    /// Whether sinks are given.
+    pub sinks: bool,
+    // Only `new` can make one.
+    _validated: (),
+}
+
+impl Problem {
+    /// Checks shapes, element types and values.
+    ///
+    /// # Errors
+    /// Names the first argument that does not fit.
+    pub fn new(spec: &AttentionSpec, inputs: &ProblemInputs<'_>) -> Result<Self, AttentionError> {
+        let [batch, heads, query_len, head_dim] =
+            four("query", &inputs.query.shape, "[batch, heads, query_len, head_dim]")?;
+        let [_, kv_heads, key_len, _] = four("key", &inputs.key.shape, "[batch, kv_heads, key_len, head_dim]")?;
+        let [_, _, _, value_dim] = four("value", &inputs.value.shape, "[batch, kv_heads, key_len, value_dim]")?;
+        if head_dim == 0 {
+            return Err(AttentionError::shape("query", "[_, _, _, head_dim of at least 1]", &inputs.query.shape));
+        }
+        expect("key", &inputs.key.shape, &[batch, kv_heads, key_len, head_dim])?;
+        expect("value", &inputs.value.shape, &[batch, kv_heads, key_len, value_dim])?;
+        if heads != 0 && (kv_heads == 0 || heads % kv_heads != 0) || heads == 0 && kv_heads != 0 {
+            return Err(AttentionError::shape(
+                "key",
+                format!("[_, kv_heads that divides the query's {heads} heads, _, _]"),
+                &inputs.key.shape,
+            ));
+        }
+        let dtype = check_dtypes(inputs)?;
+        let scores = [batch, heads, query_len, key_len];
+        let (scale, softcap) = check_numbers(spec, head_dim)?;
+        Ok(Self {
+            batch,
+            heads,
+            kv_heads,
+            query_len,
+            key_len,
+            head_dim,
+            value_dim,
+            dtype,
+            scale,
+            softcap,
+            bands: bands(spec, inputs.kv_lens, batch, query_len, key_len)?,
+            mask: broadcast("mask", inputs.mask.as_ref(), scores)?,
+            bias: broadcast("bias", inputs.bias.as_ref(), scores)?,
+            alibi: per_head("alibi_slopes", inputs.alibi_slopes.as_ref(), heads)?,
+            sinks: per_head("sinks", inputs.sinks.as_ref(), heads)?,
+            _validated: (),
+        })
+    }
+
+    /// Query heads that read one key/value head, H/G.
+    pub fn group(&self) -> usize {
+        self.heads.checked_div(self.kv_heads).unwrap_or(1)
+    }
+
+    /// The type in which scores, sums and the LSE are kept: f64 for f64, else f32.
+    pub fn accumulation(&self) -> FloatDType {
+        match self.dtype {
+            FloatDType::F64 => FloatDType::F64,
+            _ => FloatDType::F32,
+        }
+    }
+
+    /// Whether anything may be hidden: by the bands, a mask, or a bias (whose `−inf` hides).
+    pub fn may_hide(&self) -> bool {
+        self.mask.is_some()
+            || self.bias.is_some()
+            || self.bands.iter().any(|band| !band.is_full(self.query_len, self.key_len))
+    }
+
+    /// The pairs of query and key that the bands leave visible, over batch and heads. Masks are not counted: their contents are
+    /// unknown before the kernel runs.
+    pub fn visible_pairs(&self) -> u64 {
+        let pairs: u64 = match self.bands.first() {
+            Some(first) if self.bands.iter().all(|band| band == first) => {
+                first.visible_pairs(self.query_len) * self.batch as u64
+            }
+            _ => self.bands.iter().map(|band| band.visible_pairs(self.query_len)).sum(),
+        };
+        pairs * self.heads as u64
+    }
+
+    /// Whether there is no element of output to compute: an empty batch, no heads or no queries.
+    pub fn is_empty(&self) -> bool {
+        self.batch == 0 || self.heads == 0 || self.query_len == 0
+    }
+}
+
+fn four(argument: &'static str, shape: &[usize], expected: &str) -> Result<[usize; 4], AttentionError> {
+    <[usize; 4]>::try_from(shape).map_err(|_| AttentionError::shape(argument, expected, shape))
+}
+
+fn expect(argument: &'static str, found: &[usize], expected: &[usize; 4]) -> Result<(), AttentionError> {
+    if found == expected { Ok(()) } else { Err(AttentionError::shape(argument, format!("{expected:?}"), found)) }
+}
+
+fn check_dtypes(inputs: &ProblemInputs<'_>) -> Result<FloatDType, AttentionError> {
+    let mismatch = |argument, expected: &str, found: DType| AttentionError::DType {
+        argument,
+        expected: expected.to_string(),
+        found: found.name().to_string(),
+    };
+    let dtype = match inputs.query.dtype {
+        DType::F64 => FloatDType::F64,
+        DType::F32 => FloatDType::F32,
+        DType::F16 => FloatDType::F16,
+        DType::BF16 => FloatDType::BF16,
+        other => return Err(mismatch("query", "f64, f32, f16 or bf16", other)),
+    };
+    let floats = [
+        ("key", Some(&inputs.key)),
+        ("value", Some(&inputs.value)),
+        ("bias", inputs.bias.as_ref()),
+        ("alibi_slopes", inputs.alibi_slopes.as_ref()),
+        ("sinks", inputs.sinks.as_ref()),
+    ];
+    for (argument, info) in floats {
+        if let Some(info) = info
+            && info.dtype != inputs.query.dtype
+        {
+            return Err(mismatch(argument, inputs.query.dtype.name(), info.dtype));
+        }
+    }
+    match &inputs.mask {
+        Some(mask) if !mask.dtype.is_bool() => Err(mismatch("mask", "bool", mask.dtype)),
+        _ => Ok(dtype),
+    }
+}
+
+fn check_numbers(spec: &AttentionSpec, head_dim: usize) -> Result<(f64, Option<f64>), AttentionError> {
+    let scale = spec.scale.unwrap_or_else(|| 1.0 / (head_dim as f64).sqrt());
+    if !scale.is_finite() {
+        return Err(AttentionError::value("scale", "a finite number", scale));
+    }
+    match spec.softcap {
+        Some(cap) if !(cap > 0.0 && cap.is_finite()) => {
+            Err(AttentionError::value("softcap", "a positive finite number", cap))
+        }
+        softcap => Ok((scale, softcap)),
+    }
+}
+
+fn bands(
+    spec: &AttentionSpec,
+    kv_lens: Option<&[usize]>,
+    batch: usize,
+    query_len: usize,
+    key_len: usize,
+) -> Result<Vec<Band>, AttentionError> {
+    if let Some(lens) = kv_lens {
+        if lens.len() != batch {
+            return Err(AttentionError::shape("kv_lens", format!("[{batch}]"), &[lens.len()]));
+        }
+        if let Some((at, len)) = lens.iter().enumerate().find(|(_, len)| **len > key_len) {
+            return Err(AttentionError::value(
+                "kv_lens",
+                format!("at most key_len = {key_len}"),
+                format!("{len} at {at}"),
+            ));
+        }
+    }
+    let distance = |keys: usize| i64::try_from(keys).unwrap_or(i64::MAX);
+    let right = spec.window.right.map(distance);
+    let upper = if spec.causal { Some(right.unwrap_or(0).min(0)) } else { right };
+    let band = |keys: usize| Band {
+        offset: match spec.alignment {
+            Alignment::BottomRight => keys as i64 - query_len as i64,
+            Alignment::TopLeft => 0,
+            Alignment::Offset(offset) => offset,
+        },
+        lower: spec.window.left.map(|keys| -distance(keys)),
+        upper,
+        keys,
+    };
+    Ok((0..batch).map(|b| band(kv_lens.map_or(key_len, |lens| lens[b]))).collect())
+}
+
+fn broadcast(
+    argument: &'static str,
+    info: Option<&TensorInfo>,
+    scores: [usize; 4],
+) -> Result<Option<[usize; 4]>, AttentionError> {
+    let Some(info) = info else { return Ok(None) };
+    let expected = format!("broadcastable to [batch, heads, query_len, key_len] = {scores:?}");
+    let shape = four(argument, &info.shape, &expected)?;
+    if shape.iter().zip(scores).all(|(&axis, full)| axis == 1 || axis == full) {
+        Ok(Some(shape))
+    } else {
+        Err(AttentionError::shape(argument, expected, &info.shape))
+    }
+}
+
+fn per_head(argument: &'static str, info: Option<&TensorInfo>, heads: usize) -> Result<bool, AttentionError> {
+    match info {
+        Some(info) if info.shape != [heads] => Err(AttentionError::shape(argument, format!("[{heads}]"), &info.shape)),
+        info => Ok(info.is_some()),
+    }
+}
