@@ -1,2 +1,103 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask`: sets up, tests, verifies, shows and measures the attention of this workspace.
+//!
+//! One file a command. What they share: `workspace` (paths, cargo, the cache folder), `backends` (the one table of
+//! backends), `metadata` (what cargo knows of the packages), `fetch` with `pip` and `progress` (how the pretrained model comes here), `table` (plain text tables).
+//! Nothing of Burn is in here, so that it compiles in seconds; the programs it runs are built by cargo when they are needed.
+
+mod backends;
+mod bench;
+mod ci;
+mod demo;
+mod doctor;
+mod fetch;
+mod metadata;
+mod model;
+mod pip;
+mod progress;
+mod table;
+mod test;
+mod tidy;
+mod verify;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The command line.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Tests, verifies, shows and measures attention on every backend"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What there is to do.
+#[derive(Subcommand)]
+enum Command {
+    /// Run every unit, property and doc test
+    Test(test::Args),
+    /// Judge backends by case files, gradients included
+    Verify(verify::Args),
+    /// Measure our attention beside that of others
+    Bench(bench::Args),
+    /// Let a pretrained transformer read sentences through our attention, and show where it looks
+    Demo(demo::Args),
+    /// Tell which backends can run here, and how to get the others
+    Doctor,
+    /// Check the tree: module comments, crate arrows, file lengths, unsafe, host names
+    Tidy,
+    /// Run all that the continuous integration runs
+    Ci(ci::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Test(args) => test::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Doctor => doctor::run(),
+        Command::Tidy => tidy::run(),
+        Command::Ci(args) => ci::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_backend_is_refused_with_the_known_ones() {
+        let error = Cli::try_parse_from(["xtask", "test", "--backend", "abacus"]).err().expect("abacus is no backend");
+        let text = error.to_string();
+        assert!(text.contains("abacus") && text.contains("ndarray") && text.contains("flex"), "{text}");
+    }
+
+    #[test]
+    fn kernel_paths_are_for_verify_alone() {
+        assert!(Cli::try_parse_from(["xtask", "verify", "--backend", "cpu-avx2", "cases"]).is_ok());
+        assert!(Cli::try_parse_from(["xtask", "test", "--backend", "cpu-avx2"]).is_err());
+    }
+}

@@ -1,0 +1,74 @@
+//! `cargo xtask bench`: measures our attention beside that of others.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::backends::{self, Backend};
+use crate::workspace;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A backend to measure; repeat for more [default: ndarray and flex]
+    #[arg(long = "backend", value_name = "NAME", value_parser = backends::parse_backend)]
+    backends: Vec<&'static Backend>,
+    /// Which shapes
+    #[arg(long, value_enum, default_value_t = Suite::All)]
+    suite: Suite,
+    /// Fewer shapes and repetitions: for a first look, not for figures
+    #[arg(long)]
+    quick: bool,
+    /// The folder that takes bench.html and bench.json [default: the program's own]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// A set of shapes.
+#[derive(Clone, Copy, ValueEnum)]
+enum Suite {
+    /// Long queries over long keys
+    Prefill,
+    /// One query over a long cache
+    Decode,
+    /// Forward and backward
+    Train,
+    /// All three
+    All,
+}
+
+/// Runs the benchmark program and passes its exit code on.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let chosen = backends::or_default(&args.backends);
+    workspace::pass_on(add_arguments(&mut workspace::program("attn-benches", "attn-bench", &chosen), args, &chosen))
+}
+
+fn add_arguments<'a>(command: &'a mut Command, args: &Args, chosen: &[&Backend]) -> &'a mut Command {
+    command.args(backends::arguments(chosen));
+    if let Some(suite) = args.suite.to_possible_value() {
+        command.arg("--suite").arg(suite.get_name());
+    }
+    if args.quick {
+        command.arg("--quick");
+    }
+    if let Some(out) = &args.out {
+        command.arg("--out").arg(out);
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_reach_the_program() {
+        let chosen = vec![backends::parse_backend("flex").unwrap()];
+        let args = Args { backends: chosen.clone(), suite: Suite::Decode, quick: true, out: Some("o".into()) };
+        let mut command = Command::new("attn-bench");
+        add_arguments(&mut command, &args, &chosen);
+        assert_eq!(workspace::shown(&command), "attn-bench --backend flex --suite decode --quick --out o");
+    }
+}

