@@ -1,48 +1,97 @@
-//! The element types and the types that they accumulate in.
+//! The element types, the types that they accumulate in, and the kernel that each instruction set gives them.
 
 use half::{bf16, f16};
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
-    impl Sealed for half::f16 {}
-    impl Sealed for half::bf16 {}
-}
+use crate::math::Float;
+use crate::schedule::{Call, run};
+use crate::simd::{Load, Simd, portable, widen_bf16, widen_f16};
+use crate::{Isa, simd};
 
 /// A type of inputs and outputs: `f32`, `f64`, `half::f16` or `half::bf16`.
-pub trait Element: Copy + Default + Send + Sync + sealed::Sealed + 'static {
+pub trait Element: Kernel<Wide = Self::Accum> + Copy + Default + Send + Sync + 'static {
     /// What scores, sums and the LSE are kept in: `f64` for `f64`, `f32` for the others.
     type Accum: Copy + Default + Send + Sync + PartialOrd + std::fmt::Debug + 'static;
     /// Its name: `f32`, `f64`, `f16` or `bf16`.
     const NAME: &'static str;
-    #[doc(hidden)]
-    fn wide(self) -> f64;
-    #[doc(hidden)]
-    fn narrow(x: f64) -> Self;
-    #[doc(hidden)]
-    fn accum(x: f64) -> Self::Accum;
+}
+
+/// What the crate knows of an element type. Nobody else can implement it, so [`Element`] is closed.
+pub trait Kernel: Sized {
+    /// [`Element::Accum`] under the name that the kernels use.
+    type Wide;
+    /// Whether elements are stored as accumulators, so that the kernel may read them as they lie.
+    const IS_WIDE: bool;
+    /// The accumulator of the same value.
+    fn widen(self) -> Self::Wide;
+    /// The nearest element.
+    fn narrow(x: Self::Wide) -> Self;
+    /// Vector lengths in accumulators and in tiles that `isa` works with.
+    fn geometry(isa: Isa) -> crate::schedule::Geometry;
+    /// Runs a checked problem with the kernel compiled for `isa`, which this machine has.
+    fn run(isa: Isa, call: Call<'_, Self, Self::Wide>);
 }
 
 macro_rules! element {
-    ($type:ty, $accum:ty, $name:literal, $wide:expr, $narrow:expr) => {
+    ($type:ty, $accum:ty, $name:literal, $wide:literal, $widen:expr, $narrow:expr, $avx512:ident, $avx2:ident,
+     $neon:ident, $portable:ident) => {
         impl Element for $type {
             type Accum = $accum;
             const NAME: &'static str = $name;
-            fn wide(self) -> f64 {
-                $wide(self)
+        }
+
+        impl Kernel for $type {
+            type Wide = $accum;
+            const IS_WIDE: bool = $wide;
+            #[inline(always)]
+            fn widen(self) -> $accum {
+                $widen(self)
             }
-            fn narrow(x: f64) -> Self {
+            #[inline(always)]
+            fn narrow(x: $accum) -> Self {
                 $narrow(x)
             }
-            fn accum(x: f64) -> $accum {
-                x as $accum
+            fn geometry(isa: Isa) -> crate::schedule::Geometry {
+                use crate::schedule::Geometry;
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => Geometry::of::<simd::avx512::$avx512>(),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => Geometry::of::<simd::avx2::$avx2>(),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon => Geometry::of::<simd::neon::$neon>(),
+                    _ => Geometry::of::<portable::$portable>(),
+                }
+            }
+            fn run(isa: Isa, call: Call<'_, Self, $accum>) {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => run::<simd::avx512::$avx512, Self>(call),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => run::<simd::avx2::$avx2, Self>(call),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon => run::<simd::neon::$neon, Self>(call),
+                    _ => run::<portable::$portable, Self>(call),
+                }
             }
         }
     };
 }
 
-element!(f32, f32, "f32", f64::from, |x| x as f32);
-element!(f64, f64, "f64", |x| x, |x| x);
-element!(f16, f32, "f16", f16::to_f64, f16::from_f64);
-element!(bf16, f32, "bf16", bf16::to_f64, bf16::from_f64);
+element!(f32, f32, "f32", true, |x| x, |x| x, Avx512F32, Avx2F32, NeonF32, PortableF32);
+element!(f64, f64, "f64", true, |x| x, |x| x, Avx512F64, Avx2F64, NeonF64, PortableF64);
+element!(f16, f32, "f16", false, widen_f16, f16::from_f32, Avx512F32, Avx2F32, NeonF32, PortableF32);
+element!(bf16, f32, "bf16", false, widen_bf16, bf16::from_f32, Avx512F32, Avx2F32, NeonF32, PortableF32);
+
+/// Shorthand for the bounds of a kernel: an element type, and vectors of what it accumulates in that can load it.
+pub(crate) trait Loads<T>: Simd + Load<T> + Load<<Self as Simd>::A> {}
+impl<S: Simd, T> Loads<T> for S where S: Load<T> + Load<<S as Simd>::A> {}
+
+const _: fn() = || {
+    fn accumulates<T: Element>()
+    where
+        T::Accum: Float,
+    {
+    }
+    accumulates::<f32>();
+    accumulates::<f64>();
+};

@@ -16,27 +16,19 @@ pub enum Isa {
 impl Isa {
     /// The fastest instruction set of this machine.
     pub fn detect() -> Isa {
-        [Isa::Avx512, Isa::Avx2, Isa::Neon]
-            .into_iter()
-            .find(|isa| isa.is_available())
-            .unwrap_or(Isa::Portable)
+        [Isa::Avx512, Isa::Avx2, Isa::Neon].into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
     }
 
     /// Every instruction set of this machine, fastest first. [`Isa::Portable`] is always the last.
     pub fn available() -> Vec<Isa> {
-        [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable]
-            .into_iter()
-            .filter(|isa| isa.is_available())
-            .collect()
+        [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable].into_iter().filter(|isa| isa.is_available()).collect()
     }
 
     /// Whether this machine has it.
     pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => {
-                std::arch::is_x86_feature_detected!("avx512f") && Isa::Avx2.is_available()
-            }
+            Isa::Avx512 => std::arch::is_x86_feature_detected!("avx512f") && Isa::Avx2.is_available(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
                 std::arch::is_x86_feature_detected!("avx2")
@@ -46,10 +38,7 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             Isa::Portable => true,
-            #[allow(
-                unreachable_patterns,
-                reason = "which arms stand above depends on the target"
-            )]
+            #[allow(unreachable_patterns, reason = "which arms stand above depends on the target")]
             _ => false,
         }
     }

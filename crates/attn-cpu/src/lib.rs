@@ -7,7 +7,13 @@ mod element;
 mod error;
 mod forward;
 mod isa;
+mod kernel;
+mod math;
 mod problem;
+mod schedule;
+mod scratch;
+mod simd;
+mod task;
 mod view;
 
 pub use element::Element;

@@ -22,24 +22,15 @@ pub struct Band {
 impl Band {
     /// Every query sees the first `keys` keys.
     pub fn full(keys: usize) -> Self {
-        Self {
-            offset: 0,
-            lower: None,
-            upper: None,
-            keys,
-        }
+        Self { offset: 0, lower: None, upper: None, keys }
     }
 
     /// The keys `start..end` that query `i` sees. Empty ranges have `start == end`.
     pub fn visible(&self, i: usize) -> (usize, usize) {
         let position = i as i128 + i128::from(self.offset);
         let clamp = |j: i128| j.clamp(0, self.keys as i128) as usize;
-        let start = self
-            .lower
-            .map_or(0, |lower| clamp(position + i128::from(lower)));
-        let end = self
-            .upper
-            .map_or(self.keys, |upper| clamp(position + i128::from(upper) + 1));
+        let start = self.lower.map_or(0, |lower| clamp(position + i128::from(lower)));
+        let end = self.upper.map_or(self.keys, |upper| clamp(position + i128::from(upper) + 1));
         (start, end.max(start))
     }
 }
@@ -101,34 +92,14 @@ impl<T: Element> Attention<'_, T> {
         let [batch, heads, query_len, head_dim] = self.query.shape();
         let [_, kv_heads, key_len, _] = self.key.shape();
         let value_dim = self.value.shape()[3];
-        let dims = Dims {
-            batch,
-            heads,
-            kv_heads,
-            query_len,
-            key_len,
-            head_dim,
-            value_dim,
-        };
+        let dims = Dims { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim };
         if head_dim == 0 {
             return Err(value_error("query", "a head_dim of at least 1", 0));
         }
-        shape(
-            "key",
-            self.key.shape(),
-            [batch, kv_heads, key_len, head_dim],
-        )?;
-        shape(
-            "value",
-            self.value.shape(),
-            [batch, kv_heads, key_len, value_dim],
-        )?;
+        shape("key", self.key.shape(), [batch, kv_heads, key_len, head_dim])?;
+        shape("value", self.value.shape(), [batch, kv_heads, key_len, value_dim])?;
         if heads > 0 && (kv_heads == 0 || heads % kv_heads != 0) {
-            return Err(value_error(
-                "key",
-                format!("kv_heads that divide {heads} heads"),
-                kv_heads,
-            ));
+            return Err(value_error("key", format!("kv_heads that divide {heads} heads"), kv_heads));
         }
         self.check_options(&dims)?;
         let rows = batch.saturating_mul(heads).saturating_mul(query_len);
@@ -146,22 +117,13 @@ impl<T: Element> Attention<'_, T> {
         }
         length("bands", self.bands.len(), dims.batch)?;
         if let Some(band) = self.bands.iter().find(|band| band.keys > dims.key_len) {
-            return Err(value_error(
-                "bands",
-                format!("at most {} keys", dims.key_len),
-                band.keys,
-            ));
+            return Err(value_error("bands", format!("at most {} keys", dims.key_len), band.keys));
         }
         let scores = [dims.batch, dims.heads, dims.query_len, dims.key_len];
-        self.mask
-            .map_or(Ok(()), |mask| shape("mask", mask.view.shape(), scores))?;
-        self.bias
-            .map_or(Ok(()), |bias| shape("bias", bias.shape(), scores))?;
-        self.alibi_slopes.map_or(Ok(()), |slopes| {
-            length("alibi_slopes", slopes.len(), dims.heads)
-        })?;
-        self.sinks
-            .map_or(Ok(()), |sinks| length("sinks", sinks.len(), dims.heads))
+        self.mask.map_or(Ok(()), |mask| shape("mask", mask.view.shape(), scores))?;
+        self.bias.map_or(Ok(()), |bias| shape("bias", bias.shape(), scores))?;
+        self.alibi_slopes.map_or(Ok(()), |slopes| length("alibi_slopes", slopes.len(), dims.heads))?;
+        self.sinks.map_or(Ok(()), |sinks| length("sinks", sinks.len(), dims.heads))
     }
 }
 
@@ -169,32 +131,16 @@ fn shape(argument: &'static str, found: [usize; 4], expected: [usize; 4]) -> Res
     if found == expected {
         return Ok(());
     }
-    Err(CpuError::Shape {
-        argument,
-        expected: format!("{expected:?}"),
-        found: format!("{found:?}"),
-    })
+    Err(CpuError::Shape { argument, expected: format!("{expected:?}"), found: format!("{found:?}") })
 }
 
 fn length(argument: &'static str, found: usize, expected: usize) -> Result<(), CpuError> {
     if found == expected {
         return Ok(());
     }
-    Err(CpuError::Length {
-        argument,
-        expected: expected.to_string(),
-        found,
-    })
+    Err(CpuError::Length { argument, expected: expected.to_string(), found })
 }
 
-fn value_error(
-    argument: &'static str,
-    expected: impl Into<String>,
-    found: impl ToString,
-) -> CpuError {
-    CpuError::Value {
-        argument,
-        expected: expected.into(),
-        found: found.to_string(),
-    }
+fn value_error(argument: &'static str, expected: impl Into<String>, found: impl ToString) -> CpuError {
+    CpuError::Value { argument, expected: expected.into(), found: found.to_string() }
 }

@@ -21,21 +21,14 @@ impl<'a, T, const N: usize> View<'a, T, N> {
     pub fn new(data: &'a [T], shape: [usize; N], strides: [usize; N]) -> Result<Self, CpuError> {
         let needed = reach(&shape, &strides);
         match needed {
-            Some(needed) if needed <= data.len() => Ok(Self {
-                data,
-                shape,
-                strides,
-            }),
+            Some(needed) if needed <= data.len() => Ok(Self { data, shape, strides }),
             _ => Err(CpuError::Length {
                 argument: "view",
                 expected: match needed {
                     Some(needed) => {
                         format!("at least {needed} (shape {shape:?}, strides {strides:?})")
                     }
-                    None => format!(
-                        "more than {} (shape {shape:?}, strides {strides:?})",
-                        usize::MAX
-                    ),
+                    None => format!("more than {} (shape {shape:?}, strides {strides:?})", usize::MAX),
                 },
                 found: data.len(),
             }),

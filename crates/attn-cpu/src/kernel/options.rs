@@ -1,0 +1,124 @@
+//! What the contract does to a raw score before hiding: scale, softcap, ALiBi, bias, and the mask as a bias of −∞.
+
+use crate::element::{Kernel, Loads};
+use crate::kernel::pack::widen_row;
+use crate::math::{Float, tanh};
+use crate::simd::{Job, Simd};
+
+/// One row of raw scores `q·k`, from key `first` on.
+pub(crate) struct Options<S: Simd, T> {
+    /// `[vectors · LANES]`, of which the first `keys` stand for keys.
+    pub scores: *mut S::A,
+    pub vectors: usize,
+    pub keys: usize,
+    pub scale: S::A,
+    /// Softcap; 0 where there is none.
+    pub softcap: S::A,
+    /// ALiBi slope and the distance `j − p` of the first key, where there is one.
+    pub alibi: Option<(S::A, f64)>,
+    /// The bias of the first key and the stride to the next. Null where there is none.
+    pub bias: *const T,
+    pub bias_stride: usize,
+    /// The mask byte of the first key and the stride to the next. Null where there is none.
+    pub mask: *const u8,
+    pub mask_stride: usize,
+    pub seen_when: bool,
+    /// `[vectors · LANES]` of scratch.
+    pub addend: *mut S::A,
+}
+
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Options<S, T> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: the fields' own promises.
+        unsafe {
+            self.shape();
+            if !self.bias.is_null() || !self.mask.is_null() {
+                self.gather();
+                self.add();
+            }
+        }
+    }
+}
+
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Options<S, T> {
+    /// Scale, softcap, ALiBi.
+    #[inline(always)]
+    unsafe fn shape(&self) {
+        // SAFETY: every vector touched lies in the row.
+        unsafe {
+            let cap = S::splat(self.softcap);
+            let inverse = S::div(S::splat(S::A::from_f64(1.0)), cap);
+            let (slope, distance) = self.alibi.unwrap_or((S::A::ZERO, 0.0));
+            let lanes = lane_numbers::<S>();
+            for v in 0..self.vectors {
+                let at = self.scores.add(v * S::LANES);
+                let mut s = S::mul(S::load(at), S::splat(self.scale));
+                if self.softcap > S::A::ZERO {
+                    s = S::mul(cap, tanh::<S>(S::mul(s, inverse)));
+                }
+                if self.alibi.is_some() {
+                    let first = S::splat(S::A::from_f64(distance + (v * S::LANES) as f64));
+                    s = S::fma(S::splat(-slope), S::abs(S::add(first, lanes)), s);
+                }
+                S::store(at, s);
+            }
+        }
+    }
+
+    /// Writes what is to be added: the bias, or 0, and −∞ where the mask hides.
+    #[inline(always)]
+    unsafe fn gather(&self) {
+        // SAFETY: `bias` and `mask` are valid for `keys` elements at their strides, `addend` for the whole row.
+        unsafe {
+            if self.bias.is_null() {
+                std::slice::from_raw_parts_mut(self.addend, self.keys).fill(S::A::ZERO);
+            } else if self.bias_stride == 0 {
+                std::slice::from_raw_parts_mut(self.addend, self.keys).fill((*self.bias).widen());
+            } else {
+                widen_row::<S, T>(self.bias, self.bias_stride, self.keys, self.addend);
+            }
+            if self.mask.is_null() {
+                return;
+            }
+            let addend = std::slice::from_raw_parts_mut(self.addend, self.keys);
+            if self.mask_stride == 1 {
+                let mask = std::slice::from_raw_parts(self.mask, self.keys);
+                for (x, byte) in addend.iter_mut().zip(mask) {
+                    *x = if (*byte != 0) == self.seen_when { *x } else { S::A::NEG_INFINITY };
+                }
+            } else {
+                for (key, x) in addend.iter_mut().enumerate() {
+                    if (*self.mask.add(key * self.mask_stride) != 0) != self.seen_when {
+                        *x = S::A::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds it. −∞ hides whatever the score is, even NaN.
+    #[inline(always)]
+    unsafe fn add(&self) {
+        // SAFETY: every vector touched lies in the row.
+        unsafe {
+            let hidden = S::splat(S::A::NEG_INFINITY);
+            for v in 0..self.vectors {
+                let at = self.scores.add(v * S::LANES);
+                let addend = S::load(self.addend.add(v * S::LANES));
+                let sum = S::add(S::load(at), addend);
+                S::store(at, S::select(S::equal(addend, hidden), hidden, sum));
+            }
+        }
+    }
+}
+
+/// `0, 1, 2, …`, one a lane.
+#[inline(always)]
+unsafe fn lane_numbers<S: Simd>() -> S::V {
+    let numbers: [S::A; 16] = std::array::from_fn(|lane| S::A::from_f64(lane as f64));
+    // SAFETY: no instruction set has more than 16 lanes.
+    unsafe { S::load(numbers.as_ptr()) }
+}

@@ -1,0 +1,103 @@
+//! The online softmax of one strip: scores become weights in place, row maxima and sums move on.
+//!
+//! ```text
+//! for each row:
+//!     M' = max(M, unit · max(scores))            unit = log₂e, times the scale where nothing else was applied
+//!     factor = 2^(M − M')                        by which the row's sum and accumulators are rescaled
+//!     weights = 2^(unit · score − M')            one rounding of the exponent: a fused multiplication
+//!     sum = factor · sum + Σ weights
+//! ```
+//! `M` is kept in base 2, so weights of every block refer to exactly the same maximum. A score of −∞ gives a weight of
+//! 0; a row that has seen nothing yet keeps `M = −∞` and works with 0 in its place.
+
+use crate::kernel::ROWS;
+use crate::math::{Float, exp2};
+use crate::simd::{Job, Simd};
+
+/// A strip's scores and the state of its rows.
+pub(crate) struct Softmax<S: Simd> {
+    /// `[rows, vectors · LANES]`.
+    pub scores: *mut S::A,
+    pub stride: usize,
+    pub rows: usize,
+    pub vectors: usize,
+    pub unit: S::A,
+    /// `[rows]`: the running maximum `M`.
+    pub max: *mut S::A,
+    /// `[rows, LANES]`: partial sums, one a lane.
+    pub sum: *mut S::A,
+    /// `[ROWS]`: out, the factor that rescales what was accumulated so far.
+    pub factor: *mut S::A,
+}
+
+impl<S: Simd> Job<S> for Softmax<S> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: the fields' own promises; rows is at most ROWS.
+        unsafe {
+            let mut base = [S::splat(S::A::ZERO); ROWS];
+            for (r, base) in base.iter_mut().enumerate().take(self.rows) {
+                *base = S::splat(self.maximum(r));
+            }
+            for (r, base) in base.iter().enumerate().take(self.rows) {
+                self.weigh(r, *base);
+            }
+        }
+    }
+}
+
+impl<S: Simd> Softmax<S> {
+    /// Moves on row `r`'s maximum, sets its factor and returns what its exponents are measured from.
+    #[inline(always)]
+    unsafe fn maximum(&self, r: usize) -> S::A {
+        // SAFETY: `r` is a row, and every vector read lies in it.
+        unsafe {
+            let row = self.scores.add(r * self.stride);
+            let mut top = [S::splat(S::A::NEG_INFINITY); 2];
+            let mut v = 0;
+            while v + 2 <= self.vectors {
+                top[0] = S::max(S::load(row.add(v * S::LANES)), top[0]);
+                top[1] = S::max(S::load(row.add((v + 1) * S::LANES)), top[1]);
+                v += 2;
+            }
+            if v < self.vectors {
+                top[0] = S::max(S::load(row.add(v * S::LANES)), top[0]);
+            }
+            let top = S::reduce_max(S::max(top[0], top[1]));
+            let old = *self.max.add(r);
+            let top = top * self.unit;
+            let new = if top > old { top } else { old };
+            if new == old {
+                *self.factor.add(r) = S::A::from_f64(1.0);
+            } else {
+                *self.max.add(r) = new;
+                let mut lanes = [S::A::ZERO; 16];
+                S::store(lanes.as_mut_ptr(), exp2::<S>(S::sub(S::splat(old), S::splat(new))));
+                *self.factor.add(r) = lanes[0];
+            }
+            if new == S::A::NEG_INFINITY { S::A::ZERO } else { new }
+        }
+    }
+
+    /// Turns row `r`'s scores into weights and adds them to its sum.
+    #[inline(always)]
+    unsafe fn weigh(&self, r: usize, base: S::V) {
+        // SAFETY: `r` is a row, and every vector touched lies in it.
+        unsafe {
+            let row = self.scores.add(r * self.stride);
+            let to = self.sum.add(r * S::LANES);
+            let unit = S::splat(self.unit);
+            let minus = S::sub(S::splat(S::A::ZERO), base);
+            let mut sum = S::mul(S::load(to), S::splat(*self.factor.add(r)));
+            for v in 0..self.vectors {
+                let at = row.add(v * S::LANES);
+                let weight = exp2::<S>(S::fma(S::load(at), unit, minus));
+                S::store(at, weight);
+                sum = S::add(sum, weight);
+            }
+            S::store(to, sum);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The register tile, which both products use: up to six rows by four vectors of `C ← factor · C + A · B`.
+//!
+//! ```text
+//! acc[r][v] = 0 or factor[r] · C[r][v]
+//! for k in 0..depth:
+//!     b[v] = B[k][v]                       (vectors)
+//!     for r: acc[r][v] += A[r][k] · b[v]   (A broadcast)
+//! C[r][v] = acc[r][v]
+//! ```
+
+use crate::element::Loads;
+use crate::simd::{Job, Simd};
+
+/// The operands of a tile. Strides count elements.
+pub(crate) struct Tile<S: Simd, B> {
+    /// `[rows, depth]`, the last axis contiguous.
+    pub a: *const S::A,
+    pub a_stride: usize,
+    /// `[depth, vectors · LANES]`, the last axis contiguous.
+    pub b: *const B,
+    pub b_stride: usize,
+    pub depth: usize,
+    /// `[rows, vectors · LANES]`, the last axis contiguous.
+    pub c: *mut S::A,
+    pub c_stride: usize,
+    /// `[rows]`: multiplies what `C` holds. Null: `C` is overwritten.
+    pub factor: *const S::A,
+}
+
+/// Runs a tile of `rows` (rounded up to 1, 2, 4 or 6) by `vectors` (at most `TILE_VECTORS`).
+///
+/// # Safety
+/// The CPU has the instruction set of `S`, and the operands are valid for that many rows and vectors.
+pub(crate) unsafe fn run<S: Loads<B>, B>(rows: usize, vectors: usize, tile: Tile<S, B>) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match rows {
+            0 | 1 => with_rows::<S, B, 1>(vectors, tile),
+            2 => with_rows::<S, B, 2>(vectors, tile),
+            3 | 4 => with_rows::<S, B, 4>(vectors, tile),
+            _ => with_rows::<S, B, 6>(vectors, tile),
+        }
+    }
+}
+
+unsafe fn with_rows<S: Loads<B>, B, const R: usize>(vectors: usize, tile: Tile<S, B>) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match vectors {
+            0 | 1 => S::enter(Sized::<S, B, R, 1>(tile)),
+            2 => S::enter(Sized::<S, B, R, 2>(tile)),
+            3 => S::enter(Sized::<S, B, R, 3>(tile)),
+            _ => S::enter(Sized::<S, B, R, 4>(tile)),
+        }
+    }
+}
+
+/// A tile whose size the compiler knows, so that its accumulators are registers.
+struct Sized<S: Simd, B, const R: usize, const N: usize>(Tile<S, B>);
+
+impl<S: Loads<B>, B, const R: usize, const N: usize> Job<S> for Sized<S, B, R, N> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run(self) {
+        let t = self.0;
+        // SAFETY: the operands are valid for R rows and N vectors, as `run` was promised.
+        unsafe {
+            let mut acc = [[S::splat(S::A::default()); N]; R];
+            if !t.factor.is_null() {
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let factor = S::splat(*t.factor.add(r));
+                    for (v, x) in row.iter_mut().enumerate() {
+                        *x = S::mul(factor, S::load(t.c.add(r * t.c_stride + v * S::LANES)));
+                    }
+                }
+            }
+            let mut b = t.b;
+            for k in 0..t.depth {
+                let vectors: [S::V; N] = std::array::from_fn(|v| S::load_from(b.add(v * S::LANES)));
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let a = S::splat(*t.a.add(r * t.a_stride + k));
+                    for (x, y) in row.iter_mut().zip(vectors) {
+                        *x = S::fma(a, y, *x);
+                    }
+                }
+                b = b.wrapping_add(t.b_stride);
+            }
+            for (r, row) in acc.iter().enumerate() {
+                for (v, x) in row.iter().enumerate() {
+                    S::store(t.c.add(r * t.c_stride + v * S::LANES), *x);
+                }
+            }
+        }
+    }
+}

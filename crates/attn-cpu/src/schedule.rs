@@ -1,0 +1,197 @@
+//! How a problem is cut into tasks, and how threads take them.
+//!
+//! A task is a run of rows of one key/value head of one batch entry, where the rows of a group of query heads are taken
+//! query by query: row `t` is query `t / group`, head `t % group`. So a task's rows see nearly the same keys, and under
+//! GQA each packed key serves all heads that read it. The cut depends on the problem alone, and every row is computed by
+//! one task in a fixed order of keys: the result is the same to the last bit for any number of threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::element::{Element, Loads};
+use crate::kernel::{BLOCK, ROWS};
+use crate::problem::{Attention, Dims};
+use crate::simd::Simd;
+use crate::task::{Row, Strip, Worker};
+
+/// Most rows of a task. Packing a key costs about 4 rows' products, so 384 rows hide it (1%); their accumulators, 96 KB
+/// at value_dim 64 in f32, lie in the second-level cache beside a block of keys and values.
+const TASK_ROWS: usize = 384;
+
+/// Fewest rows of a task that a longer problem is cut into for the sake of parallelism. Packing then costs 4%.
+const SHORT_ROWS: usize = 96;
+
+/// Tasks that keep many threads busy and the last of them short. Below, tasks are made of fewer rows.
+const ENOUGH_TASKS: usize = 64;
+
+/// Most bytes of a task's accumulators, for large value_dim.
+const TASK_BYTES: usize = 256 << 10;
+
+/// Multiplications below which waking a thread takes longer than it saves (some ten microseconds of one core).
+const SERIAL_PRODUCTS: u128 = 1 << 20;
+
+/// A checked problem with its outputs.
+pub struct Call<'a, T, W> {
+    pub(crate) problem: &'a Attention<'a, T>,
+    pub(crate) dims: Dims,
+    pub(crate) out: &'a mut [T],
+    pub(crate) lse: Option<&'a mut [W]>,
+}
+
+/// What the cut and the scratch depend on besides the problem.
+#[derive(Debug, Clone, Copy)]
+pub struct Geometry {
+    pub(crate) lanes: usize,
+    pub(crate) tile_keys: usize,
+    pub(crate) accum_bytes: usize,
+}
+
+impl Geometry {
+    pub(crate) fn of<S: Simd>() -> Self {
+        Self { lanes: S::LANES, tile_keys: S::LANES * S::TILE_VECTORS, accum_bytes: size_of::<S::A>() }
+    }
+}
+
+/// The cut of a problem, and the scratch that a worker needs, in accumulators.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    /// Query heads of a key/value head.
+    pub group: usize,
+    /// Rows of all tasks but the last of a key/value head. A multiple of [`ROWS`].
+    pub task_rows: usize,
+    /// Tasks of a key/value head of a batch entry.
+    pub blocks: usize,
+    /// Tasks in all.
+    pub tasks: usize,
+    /// `value_dim` rounded up to whole vectors.
+    pub value_width: usize,
+    /// Keys that a block has room for.
+    pub block_keys: usize,
+    lanes: usize,
+    accum_bytes: usize,
+    head_dim: usize,
+}
+
+impl Layout {
+    pub(crate) fn new(dims: &Dims, geometry: Geometry) -> Self {
+        let group = dims.heads.checked_div(dims.kv_heads).unwrap_or(0);
+        let rows = dims.query_len.saturating_mul(group);
+        let value_width = dims.value_dim.saturating_add(geometry.lanes - 1) / geometry.lanes * geometry.lanes;
+        let groups = dims.batch.saturating_mul(dims.kv_heads).max(1);
+        let row_bytes = value_width.saturating_mul(geometry.accum_bytes).max(1);
+        let most = (TASK_BYTES / row_bytes).clamp(SHORT_ROWS, TASK_ROWS);
+        let parallel = rows / ENOUGH_TASKS.div_ceil(groups);
+        let wanted = parallel.clamp(SHORT_ROWS, most);
+        let blocks = rows.div_ceil(wanted);
+        let task_rows = rows.div_ceil(blocks.max(1)).next_multiple_of(ROWS);
+        let blocks = rows.div_ceil(task_rows.max(1));
+        Self {
+            group,
+            task_rows,
+            blocks,
+            tasks: blocks.saturating_mul(dims.batch.saturating_mul(dims.kv_heads)),
+            value_width,
+            block_keys: dims.key_len.min(BLOCK).next_multiple_of(geometry.tile_keys),
+            lanes: geometry.lanes,
+            accum_bytes: geometry.accum_bytes,
+            head_dim: dims.head_dim,
+        }
+    }
+
+    /// Accumulators in each part of a worker's scratch: panels, stage, query, scores, addend, values, acc, max, sum.
+    pub(crate) fn parts(&self) -> [usize; 9] {
+        [
+            self.block_keys.saturating_mul(self.head_dim),
+            self.lanes.saturating_mul(self.head_dim),
+            self.head_dim.saturating_mul(ROWS),
+            BLOCK * ROWS,
+            BLOCK,
+            self.block_keys.saturating_mul(self.value_width),
+            self.task_rows.saturating_mul(self.value_width),
+            self.task_rows,
+            self.task_rows.saturating_mul(self.lanes),
+        ]
+    }
+
+    /// Bytes that `threads` workers and the list of tasks take.
+    pub(crate) fn bytes(&self, threads: usize) -> u64 {
+        let parts = self
+            .parts()
+            .into_iter()
+            .fold(0_u64, |sum, part| sum.saturating_add((part as u64).saturating_add(64)).saturating_add(64));
+        let rows = (self.task_rows as u64).saturating_mul(size_of::<Row>() as u64);
+        let strips = (self.task_rows.div_ceil(ROWS) as u64).saturating_mul(size_of::<Strip>() as u64);
+        let worker = parts.saturating_mul(self.accum_bytes as u64).saturating_add(rows).saturating_add(strips);
+        let list = (self.tasks as u64).saturating_mul(size_of::<(u64, usize)>() as u64);
+        worker.saturating_mul(threads.clamp(1, self.tasks.max(1)) as u64).saturating_add(list)
+    }
+}
+
+/// Runs a checked problem on vectors of `S`, which this machine has.
+pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(mut call: Call<'_, T, S::A>) {
+    let dims = call.dims;
+    let layout = Layout::new(&dims, Geometry::of::<S>());
+    if layout.tasks == 0 || (dims.value_dim == 0 && call.lse.is_none()) {
+        return;
+    }
+    let order = order(call.problem, &dims, &layout);
+    let products: u128 = order.iter().map(|(cost, _)| u128::from(*cost)).sum();
+    let products = products * (dims.head_dim as u128 + dims.value_dim as u128);
+    let workers = match products {
+        0..SERIAL_PRODUCTS => 1,
+        _ => rayon::current_num_threads().min(layout.tasks),
+    };
+    let out = Output { out: call.out.as_mut_ptr(), lse: call.lse.as_mut().map(|lse| lse.as_mut_ptr()) };
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut worker = Worker::<S, T>::new(call.problem, dims, layout, out);
+        while let Some((_, task)) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            worker.task(*task);
+        }
+    };
+    if workers == 1 {
+        return work();
+    }
+    rayon::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(|_| work());
+        }
+        work();
+    });
+}
+
+/// Every task with its cost (pairs of a query and a key), the costliest first, so that the last to finish are small.
+fn order<T: Element>(problem: &Attention<'_, T>, dims: &Dims, layout: &Layout) -> Vec<(u64, usize)> {
+    let rows = dims.query_len * layout.group;
+    let cost = |task: usize| {
+        let band = &problem.bands[task / layout.blocks / dims.kv_heads];
+        let first = task % layout.blocks * layout.task_rows;
+        let last = (first + layout.task_rows).min(rows) - 1;
+        let (a, b) = (band.visible(first / layout.group), band.visible(last / layout.group));
+        (last + 1 - first) as u64 * (b.1.max(a.1) - a.0.min(b.0)) as u64
+    };
+    let mut order: Vec<_> = (0..layout.tasks).map(|task| (cost(task), task)).collect();
+    order.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
+    order
+}
+
+/// Where results go. Tasks write disjoint rows.
+#[derive(Debug)]
+pub(crate) struct Output<T, A> {
+    /// `[B, H, Sq, E]`.
+    pub out: *mut T,
+    /// `[B, H, Sq]`.
+    pub lse: Option<*mut A>,
+}
+
+impl<T, A> Clone for Output<T, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, A> Copy for Output<T, A> {}
+
+// SAFETY: the pointers come from exclusive borrows that outlive the workers, and no two tasks share a row.
+unsafe impl<T: Send, A: Send> Send for Output<T, A> {}
+// SAFETY: as above; the pointers are only ever copied through a shared reference.
+unsafe impl<T: Send, A: Send> Sync for Output<T, A> {}

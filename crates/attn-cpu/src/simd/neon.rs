@@ -1,0 +1,1 @@
+//! NEON. To be written.

@@ -1,0 +1,405 @@
+//! One task: the rows that it holds, block by block of keys, strip by strip of six rows.
+
+mod careful;
+mod finish;
+
+use crate::element::{Element, Loads};
+use crate::kernel::options::Options;
+use crate::kernel::pack::{PackKeys, Stage, Widen};
+use crate::kernel::softmax::Softmax;
+use crate::kernel::tile::Tile;
+use crate::kernel::{BLOCK, ROWS, dot, tile};
+use crate::math::Float;
+use crate::problem::{Attention, Dims};
+use crate::schedule::{Layout, Output};
+use crate::scratch::Scratch;
+
+/// Most rows of a task whose scores are computed straight from the keys as they lie. With more, packing pays.
+const DOT_ROWS: usize = 4;
+
+/// A row of a task.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    query: usize,
+    head: usize,
+    /// Keys `start..end` are in the band. Both 0 where it is empty.
+    start: usize,
+    end: usize,
+}
+
+/// What the rows of a strip see.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Strip {
+    /// Keys that any row sees: `some.0..some.1`.
+    some: (usize, usize),
+    /// Keys that every row sees: `all.0..all.1`.
+    all: (usize, usize),
+}
+
+/// A block of keys of the running task.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    start: usize,
+    end: usize,
+}
+
+/// A strip's part of a block: columns of its scores.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    /// First row of the strip in the task, and how many there are.
+    row: usize,
+    rows: usize,
+    /// Keys of the block that any row sees.
+    keys: (usize, usize),
+    /// The same rounded out to whole vectors.
+    columns: (usize, usize),
+}
+
+/// A thread's view of the problem, and its scratch.
+pub(crate) struct Worker<'a, S: Loads<T>, T: Element<Accum = S::A>> {
+    problem: &'a Attention<'a, T>,
+    dims: Dims,
+    layout: Layout,
+    out: Output<T, S::A>,
+    scratch: Scratch<S::A>,
+    rows: Vec<Row>,
+    strips: Vec<Strip>,
+    /// Batch entry and key/value head of the running task.
+    entry: (usize, usize),
+    /// Whether anything but a positive scale is to be applied to the scores.
+    options: bool,
+    /// What turns a score into an exponent of 2.
+    unit: S::A,
+    /// Recomputing a task whose output was not finite: hidden values are skipped one by one.
+    careful: bool,
+}
+
+impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
+    pub(crate) fn new(problem: &'a Attention<'a, T>, dims: Dims, layout: Layout, out: Output<T, S::A>) -> Self {
+        let unit = problem.scale * std::f64::consts::LOG2_E;
+        // A scale that is not a normal number of the accumulator's type would turn −∞ into NaN.
+        let plain = unit >= f64::from(f32::MIN_POSITIVE) && unit <= f64::from(f32::MAX);
+        let options = !plain
+            || problem.softcap.is_some()
+            || problem.alibi_slopes.is_some()
+            || problem.bias.is_some()
+            || problem.mask.is_some();
+        Self {
+            problem,
+            dims,
+            layout,
+            out,
+            scratch: Scratch::new(layout.parts()),
+            rows: Vec::with_capacity(layout.task_rows),
+            strips: Vec::with_capacity(layout.task_rows.div_ceil(ROWS)),
+            entry: (0, 0),
+            options,
+            unit: S::A::from_f64(if options { std::f64::consts::LOG2_E } else { unit }),
+            careful: false,
+        }
+    }
+
+    /// Computes all rows of a task and writes them.
+    pub(crate) fn task(&mut self, task: usize) {
+        let group = task / self.layout.blocks;
+        self.entry = (group / self.dims.kv_heads, group % self.dims.kv_heads);
+        self.find_rows(task % self.layout.blocks * self.layout.task_rows);
+        self.careful = false;
+        self.blocks();
+        if !self.finish() {
+            // Something is NaN or infinite. Where that was hidden, a weight of 0 has spread it: once more, with care.
+            self.careful = true;
+            self.blocks();
+            self.finish();
+        }
+    }
+
+    /// Lists the task's rows from `first` on, and what its strips see.
+    fn find_rows(&mut self, first: usize) {
+        let Layout { group, task_rows, .. } = self.layout;
+        let band = &self.problem.bands[self.entry.0];
+        let last = (first + task_rows).min(self.dims.query_len * group);
+        self.rows.clear();
+        self.rows.extend((first..last).map(|t| {
+            let (start, end) = band.visible(t / group);
+            let (start, end) = if start < end { (start, end) } else { (0, 0) };
+            Row { query: t / group, head: self.entry.1 * group + t % group, start, end }
+        }));
+        self.strips.clear();
+        self.strips.extend(self.rows.chunks(ROWS).map(|rows| {
+            let seeing = || rows.iter().filter(|row| row.start < row.end);
+            let least = |of: fn(&Row) -> usize| seeing().map(of).min().unwrap_or(0);
+            let most = |of: fn(&Row) -> usize| seeing().map(of).max().unwrap_or(0);
+            let blind = seeing().count() < rows.len();
+            Strip {
+                some: (least(|row| row.start), most(|row| row.end)),
+                all: if blind { (0, 0) } else { (most(|row| row.start), least(|row| row.end)) },
+            }
+        }));
+    }
+
+    /// Goes through the keys that the task sees, block by block.
+    fn blocks(&mut self) {
+        self.scratch.reset();
+        let seeing = || self.strips.iter().filter(|strip| strip.some.0 < strip.some.1);
+        let Some(start) = seeing().map(|strip| strip.some.0).min() else { return };
+        let end = seeing().map(|strip| strip.some.1).max().unwrap_or(start);
+        for start in (start..end).step_by(BLOCK) {
+            let block = Block { start, end: end.min(start + BLOCK) };
+            self.pack(block);
+            for strip in 0..self.strips.len() {
+                if let Some(span) = self.span(block, strip) {
+                    self.strip(block, span);
+                }
+            }
+        }
+    }
+
+    /// The part of a block that a strip sees, if any.
+    fn span(&self, block: Block, strip: usize) -> Option<Span> {
+        let some = self.strips[strip].some;
+        let (low, high) = (some.0.max(block.start), some.1.min(block.end));
+        if low >= high {
+            return None;
+        }
+        let keys = (low - block.start, high - block.start);
+        let row = strip * ROWS;
+        Some(Span {
+            row,
+            rows: ROWS.min(self.rows.len() - row),
+            keys,
+            columns: (keys.0 / S::LANES * S::LANES, keys.1.next_multiple_of(S::LANES)),
+        })
+    }
+
+    /// One strip of one block: scores, options, hiding, softmax, values.
+    fn strip(&mut self, block: Block, span: Span) {
+        self.scores(block, span);
+        if self.options {
+            self.apply_options(block, span);
+        }
+        let all = self.strips[span.row / ROWS].all;
+        if all.0 > block.start + span.columns.0 || all.1 < block.start + span.columns.1 {
+            self.hide(block, span);
+        }
+        let hidden = self.careful.then(|| self.hidden(span));
+        self.softmax(span);
+        if self.dims.value_dim > 0 {
+            match hidden {
+                None => self.accumulate(block, span),
+                Some(hidden) => self.accumulate_seen(block, span, &hidden),
+            }
+        }
+    }
+
+    fn few_rows(&self) -> bool {
+        self.rows.len() <= DOT_ROWS
+    }
+
+    /// Whether keys are read as they lie.
+    fn keys_as_they_lie(&self) -> bool {
+        self.few_rows() && self.problem.key.strides()[3] == 1
+    }
+
+    /// Whether values are read as they lie: whole vectors, and no widening that more than a few rows would repeat.
+    fn values_as_they_lie(&self) -> bool {
+        self.layout.value_width == self.dims.value_dim
+            && self.problem.value.strides()[3] == 1
+            && (T::IS_WIDE || self.few_rows())
+    }
+
+    fn keys(&self, key: usize) -> *const T {
+        let view = &self.problem.key;
+        let [b, g, k, _] = view.strides();
+        view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
+    }
+
+    fn values(&self, key: usize) -> *const T {
+        let view = &self.problem.value;
+        let [b, g, k, _] = view.strides();
+        view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
+    }
+
+    /// Packs a block's keys, and its values where they can't be read as they lie.
+    fn pack(&mut self, block: Block) {
+        let count = block.end - block.start;
+        if !self.keys_as_they_lie() {
+            let [_, _, key_stride, dim_stride] = self.problem.key.strides();
+            let job = PackKeys::<S, T> {
+                keys: self.keys(block.start),
+                key_stride,
+                dim_stride,
+                count,
+                dims: self.dims.head_dim,
+                panels: self.scratch.panels(),
+                stage: self.scratch.stage(),
+            };
+            // SAFETY: the view was checked to hold every key of the block; the scratch has room for a block.
+            unsafe { S::enter(job) };
+        }
+        if self.dims.value_dim > 0 && !self.values_as_they_lie() {
+            let [_, _, row_stride, stride] = self.problem.value.strides();
+            let job = Widen::<S, T> {
+                from: self.values(block.start),
+                row_stride,
+                stride,
+                rows: count,
+                count: self.dims.value_dim,
+                to: self.scratch.values(),
+                width: self.layout.value_width,
+            };
+            // SAFETY: the view was checked to hold every value of the block; the scratch has room for a block.
+            unsafe { S::enter(job) };
+        }
+    }
+
+    /// Raw scores `q·k` of a span, `[ROWS, BLOCK]`.
+    fn scores(&mut self, block: Block, span: Span) {
+        self.stage_query(span);
+        let dims = self.dims.head_dim;
+        if self.keys_as_they_lie() {
+            let dot = dot::Dot::<S, T> {
+                query: self.scratch.query(),
+                dims,
+                keys: self.keys(block.start + span.keys.0),
+                key_stride: self.problem.key.strides()[2],
+                count: span.keys.1 - span.keys.0,
+                scores: self.scratch.scores(0, span.keys.0),
+                stride: BLOCK,
+            };
+            // SAFETY: the span's keys lie in the view, its columns in the scratch, which has six rows.
+            unsafe { dot::run(span.rows, dot) };
+            return;
+        }
+        let tile_keys = S::LANES * S::TILE_VECTORS;
+        let mut column = span.columns.0;
+        while column < span.columns.1 {
+            let inside = column % tile_keys;
+            let end = span.columns.1.min(column - inside + tile_keys);
+            let tile = Tile::<S, S::A> {
+                a: self.scratch.query(),
+                a_stride: dims,
+                b: self.scratch.panels().wrapping_add((column - inside) * dims + inside),
+                b_stride: tile_keys,
+                depth: dims,
+                c: self.scratch.scores(0, column),
+                c_stride: BLOCK,
+                factor: std::ptr::null(),
+            };
+            // SAFETY: the panel holds `end - column` keys from `inside` on; the staged query and the scores six rows.
+            unsafe { tile::run(span.rows, (end - column) / S::LANES, tile) };
+            column = end;
+        }
+    }
+
+    /// Widens a strip's queries to `[ROWS, head_dim]`, rows of 0 after the last.
+    fn stage_query(&mut self, span: Span) {
+        let view = &self.problem.query;
+        let [b, h, i, stride] = view.strides();
+        let job = Stage::<S, T> {
+            from: std::array::from_fn(|r| {
+                let row = self.rows[span.row + r.min(span.rows - 1)];
+                view.data().as_ptr().wrapping_add(self.entry.0 * b + row.head * h + row.query * i)
+            }),
+            rows: span.rows,
+            stride,
+            count: self.dims.head_dim,
+            to: self.scratch.query(),
+        };
+        // SAFETY: the view was checked to hold every query; the scratch has room for six.
+        unsafe { S::enter(job) };
+    }
+
+    /// Scale, softcap, ALiBi, bias and mask, row by row.
+    fn apply_options(&mut self, block: Block, span: Span) {
+        let problem = self.problem;
+        let key = block.start + span.columns.0;
+        let keys = (block.end - block.start).min(span.columns.1) - span.columns.0;
+        for r in 0..span.rows {
+            let row = self.rows[span.row + r];
+            let index = [self.entry.0, row.head, row.query, key];
+            let position = row.query as f64 + problem.bands[self.entry.0].offset as f64;
+            let at = |strides: [usize; 4]| index.iter().zip(strides).map(|(i, s)| i * s).sum::<usize>();
+            let bias = problem.bias.map(|bias| bias.data().as_ptr().wrapping_add(at(bias.strides())));
+            let mask = problem.mask.map(|mask| mask.view.data().as_ptr().wrapping_add(at(mask.view.strides())));
+            let job = Options::<S, T> {
+                scores: self.scratch.scores(r, span.columns.0),
+                vectors: (span.columns.1 - span.columns.0) / S::LANES,
+                keys,
+                scale: S::A::from_f64(problem.scale),
+                softcap: S::A::from_f64(problem.softcap.unwrap_or(0.0)),
+                alibi: problem.alibi_slopes.map(|slopes| (slopes[row.head].widen(), key as f64 - position)),
+                bias: bias.unwrap_or(std::ptr::null()),
+                bias_stride: problem.bias.map_or(0, |bias| bias.strides()[3]),
+                mask: mask.unwrap_or(std::ptr::null()),
+                mask_stride: problem.mask.map_or(0, |mask| mask.view.strides()[3]),
+                seen_when: problem.mask.is_some_and(|mask| mask.seen_when),
+                addend: self.scratch.addend(),
+            };
+            // SAFETY: mask and bias were checked to have the scores' shape, and the keys from `key` on lie below key_len.
+            unsafe { S::enter(job) };
+        }
+    }
+
+    /// Sets what the band hides to −∞, and the columns that stand for no key.
+    fn hide(&mut self, block: Block, span: Span) {
+        let (low, high) = span.columns;
+        for r in 0..span.rows {
+            let row = self.rows[span.row + r];
+            let start = row.start.saturating_sub(block.start).clamp(low, high);
+            let end = row.end.saturating_sub(block.start).clamp(start, high);
+            let scores = self.scratch.row(r);
+            scores[low..start].fill(S::A::NEG_INFINITY);
+            scores[end..high].fill(S::A::NEG_INFINITY);
+        }
+    }
+
+    fn softmax(&mut self, span: Span) {
+        let job = Softmax::<S> {
+            scores: self.scratch.scores(0, span.columns.0),
+            stride: BLOCK,
+            rows: span.rows,
+            vectors: (span.columns.1 - span.columns.0) / S::LANES,
+            unit: self.unit,
+            max: self.scratch.max(span.row),
+            sum: self.scratch.sum(span.row * S::LANES),
+            factor: self.scratch.factor(),
+        };
+        // SAFETY: the columns lie in the block, the rows in the task.
+        unsafe { S::enter(job) };
+    }
+
+    /// Weights times values onto the accumulators.
+    fn accumulate(&mut self, block: Block, span: Span) {
+        let width = self.layout.value_width;
+        let step = S::LANES * S::TILE_VECTORS;
+        for dim in (0..width).step_by(step) {
+            let vectors = (width - dim).min(step) / S::LANES;
+            let a = self.scratch.scores(0, span.keys.0).cast_const();
+            let c = self.scratch.acc(span.row * width + dim);
+            let (factor, depth) = (self.scratch.factor().cast_const(), span.keys.1 - span.keys.0);
+            let (a_stride, c_stride) = (BLOCK, width);
+            // SAFETY: `depth` values from the span's first on lie in the view or the scratch, whole vectors of each;
+            // weights, accumulators and factors have six rows.
+            unsafe {
+                if self.values_as_they_lie() {
+                    let b = self.values(block.start + span.keys.0).wrapping_add(dim);
+                    let b_stride = self.problem.value.strides()[2];
+                    tile::run::<S, T>(
+                        span.rows,
+                        vectors,
+                        Tile { a, a_stride, b, b_stride, depth, c, c_stride, factor },
+                    );
+                } else {
+                    let b = self.scratch.values().wrapping_add(span.keys.0 * width + dim).cast_const();
+                    let b_stride = width;
+                    tile::run::<S, S::A>(
+                        span.rows,
+                        vectors,
+                        Tile { a, a_stride, b, b_stride, depth, c, c_stride, factor },
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Lengths and dimensions around the tile sizes: one less, the same, one more, 1 and 0.
+
+mod common;
+
+use attn_cpu::Band;
+use common::{Dims, Lay, Owned, Real, check_all};
+use half::{bf16, f16};
+
+const BASE: Dims = Dims { batch: 1, heads: 2, kv_heads: 1, query_len: 7, key_len: 19, head_dim: 9, value_dim: 10 };
+
+fn sweep<T: Real>(lengths: &[usize], set: impl Fn(&mut Dims, usize)) {
+    for (seed, length) in lengths.iter().enumerate() {
+        let mut dims = BASE;
+        set(&mut dims, *length);
+        for lay in [Lay::Plain, Lay::Swapped, Lay::Transposed, Lay::Padded] {
+            let mut owned = Owned::<T>::laid(dims, lay, seed as u64);
+            check_all(&owned);
+            let offset = dims.key_len as i64 - dims.query_len as i64;
+            owned.bands = vec![Band { offset, lower: None, upper: Some(0), keys: dims.key_len }];
+            check_all(&owned);
+        }
+    }
+}
+
+/// Rows: strips of 6, tile heights of 1, 2 and 4, and two tasks.
+const ROWS: [usize; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 191, 205];
+/// Keys: vectors of 2 to 16, panels of 4 to 64, blocks of 256.
+const KEYS: [usize; 22] = [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 129, 255, 256, 257];
+/// Dimensions: vectors and tiles of them.
+const DIMS: [usize; 17] = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 48, 63, 65, 129];
+
+#[test]
+fn query_len() {
+    sweep::<f32>(&ROWS, |dims, n| dims.query_len = n);
+    sweep::<f64>(&ROWS, |dims, n| dims.query_len = n);
+    sweep::<f16>(&ROWS, |dims, n| dims.query_len = n);
+    sweep::<bf16>(&ROWS, |dims, n| dims.query_len = n);
+}
+
+#[test]
+fn key_len() {
+    sweep::<f32>(&KEYS, |dims, n| dims.key_len = n);
+    sweep::<f64>(&KEYS, |dims, n| dims.key_len = n);
+    sweep::<f16>(&KEYS, |dims, n| dims.key_len = n);
+    sweep::<bf16>(&KEYS, |dims, n| dims.key_len = n);
+}
+
+#[test]
+fn head_dim() {
+    sweep::<f32>(&DIMS, |dims, n| dims.head_dim = n);
+    sweep::<f64>(&DIMS, |dims, n| dims.head_dim = n);
+    sweep::<f16>(&DIMS, |dims, n| dims.head_dim = n);
+    sweep::<bf16>(&DIMS, |dims, n| dims.head_dim = n);
+}
+
+#[test]
+fn value_dim() {
+    sweep::<f32>(&DIMS, |dims, n| dims.value_dim = n);
+    sweep::<f64>(&DIMS, |dims, n| dims.value_dim = n);
+    sweep::<f16>(&DIMS, |dims, n| dims.value_dim = n);
+    sweep::<bf16>(&DIMS, |dims, n| dims.value_dim = n);
+    sweep::<f32>(&[0], |dims, n| dims.value_dim = n);
+}
+
+#[test]
+fn single_query() {
+    for key_len in KEYS {
+        for heads in 1..=5 {
+            let dims = Dims { heads, query_len: 1, key_len, head_dim: 33, value_dim: 48, ..BASE };
+            check_all(&Owned::<f32>::plain(dims, 1));
+            check_all(&Owned::<f64>::plain(dims, 2));
+            check_all(&Owned::<f16>::plain(dims, 3));
+            check_all(&Owned::<bf16>::plain(dims, 4));
+        }
+    }
+}
+
+#[test]
+fn no_batch_no_heads() {
+    check_all(&Owned::<f32>::plain(Dims { batch: 0, ..BASE }, 0));
+    check_all(&Owned::<f32>::plain(Dims { heads: 0, ..BASE }, 0));
+    check_all(&Owned::<f32>::plain(Dims { heads: 0, kv_heads: 0, ..BASE }, 0));
+}
