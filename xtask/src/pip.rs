@@ -23,7 +23,7 @@ pub fn download(requirement: &str, folder: &Path, progress: &Transfer) -> Result
         fs::create_dir(path).map_err(at(path))?;
     }
     let mut pip = start(requirement, &scratch, &kept, &log)?;
-    let success = watch(&mut pip, folder, progress).map_err(at(folder))?;
+    let success = watch(&mut pip, [&scratch, &kept], progress).map_err(at(folder))?;
     progress.finish();
     if !success {
         let said = fs::read_to_string(&log).map_err(at(&log))?;
@@ -55,12 +55,12 @@ fn start(requirement: &str, scratch: &Path, kept: &Path, log: &Path) -> Result<R
 }
 
 /// Shows how the files grow until pip ends; tells whether it succeeded.
-fn watch(pip: &mut Running, folder: &Path, progress: &Transfer) -> io::Result<bool> {
+fn watch(pip: &mut Running, folders: [&Path; 2], progress: &Transfer) -> io::Result<bool> {
     loop {
         if let Some(status) = pip.0.try_wait()? {
             return Ok(status.success());
         }
-        progress.show(largest_file(folder));
+        progress.show(folders.map(largest_file).into_iter().max().unwrap_or(0));
         thread::sleep(Duration::from_millis(100));
     }
 }
@@ -102,6 +102,9 @@ fn reason(said: &str) -> String {
     if unreachable.iter().any(|sign| said.contains(sign)) {
         return "pip cannot reach its package index: no network?".into();
     }
+    if said.contains("No matching distribution") {
+        return "pip's package index does not have it, or cannot be reached".into();
+    }
     let error = said.lines().rev().find_map(|line| line.strip_prefix("ERROR: "));
     let last = error.or_else(|| said.lines().rev().find(|line| !line.trim().is_empty()));
     last.map_or_else(|| "pip failed and said nothing".into(), |line| format!("pip: {}", line.trim()))
@@ -116,7 +119,9 @@ mod tests {
         let offline = "WARNING: Retrying (Retry(total=4, connect=None)) after connection broken\nERROR: No matching\n";
         assert_eq!(reason(offline), "pip cannot reach its package index: no network?");
         assert_eq!(reason("/usr/bin/python3: No module named pip\n"), "it comes through pip, and this Python has none");
-        assert_eq!(reason("ERROR: first\nERROR: No match\n\n"), "pip: No match");
+        assert_eq!(reason("ERROR: first\nERROR: No space\n\n"), "pip: No space");
+        let no_match = "ERROR: Could not find a version\nERROR: No matching distribution found for x\n";
+        assert_eq!(reason(no_match), "pip's package index does not have it, or cannot be reached");
         assert_eq!(reason("Killed\n\n"), "pip: Killed");
         assert_eq!(reason(""), "pip failed and said nothing");
     }

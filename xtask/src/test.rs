@@ -22,7 +22,7 @@ pub struct Args {
 }
 
 /// The packages whose tests do not depend on a backend.
-const PLAIN: [&str; 2] = ["attn-core", "attn-cpu"];
+const PLAIN: [&str; 3] = ["attn-core", "attn-cpu", "attn-host"];
 
 /// Runs the tests; the exit code is 1 where any failed.
 pub fn run(args: &Args) -> Result<ExitCode> {

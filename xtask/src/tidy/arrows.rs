@@ -1,7 +1,7 @@
 //! Who may use whom: the arrows of the architecture, read from what cargo says of the manifests.
 //!
 //! ```text
-//! attn → bindings → attn-core        attn-ndarray, attn-flex → attn-cpu
+//! attn → bindings → attn-core        attn-ndarray, attn-flex → attn-host → attn-core, attn-cpu
 //! ```
 //! A binding never uses another binding. The contract, the reference and the oracles use no kernel.
 
@@ -25,21 +25,24 @@ enum Burn {
 
 const CORE: &str = "attn-core";
 const CPU: &str = "attn-cpu";
+/// What the two CPU bindings share.
+const HOST: &str = "attn-host";
 const NONE: Burn = Burn::Only(&[]);
 const PRIMITIVES: Burn = Burn::Only(&["burn-backend", "burn-std"]);
 
 /// A package without a rule is a finding: whoever adds one draws its arrows here and in ARCHITECTURE.md.
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     Rule { package: CORE, workspace: &[], burn: PRIMITIVES },
     Rule { package: CPU, workspace: &[], burn: NONE },
+    Rule { package: HOST, workspace: &[CORE, CPU], burn: PRIMITIVES },
     Rule {
         package: "attn-ndarray",
-        workspace: &[CORE, CPU],
+        workspace: &[CORE, CPU, HOST],
         burn: Burn::Only(&["burn-backend", "burn-std", "burn-ndarray"]),
     },
     Rule {
         package: "attn-flex",
-        workspace: &[CORE, CPU],
+        workspace: &[CORE, CPU, HOST],
         burn: Burn::Only(&["burn-backend", "burn-std", "burn-flex"]),
     },
     Rule { package: "burn-attn", workspace: &[CORE, "attn-ndarray", "attn-flex", "attn-testing"], burn: Burn::Any },
@@ -138,6 +141,8 @@ mod tests {
             (CORE, "attn-testing"),
             (CPU, "burn-std"),
             (CPU, CORE),
+            (HOST, "burn-flex"),
+            (HOST, "attn-flex"),
             ("attn-ndarray", "attn-flex"),
             ("attn-flex", "attn-ndarray"),
             ("attn-flex", "burn-ndarray"),
