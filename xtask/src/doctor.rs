@@ -9,7 +9,7 @@ use crate::{backends, model, table, workspace};
 /// Prints the machine, then the table of backends. It succeeds where a default backend can run, which is everywhere.
 pub fn run() -> Result<ExitCode> {
     print!("{}\n{}", table::text(["here", "what", "note"], machine()?), backends::report());
-    println!("\nrow by row: cargo xtask test --backend NAME, cargo xtask verify --backend NAME PATH");
+    println!("\nTo try one: cargo xtask test --backend NAME, or cargo xtask verify --backend NAME PATH");
     Ok(ExitCode::SUCCESS)
 }
 
