@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn lines_come_a_quarter_at_a_time_and_not_before_the_first_byte() {
         let transfer = Transfer { label: "x", total: 8_000_000, bar: None, quarters: Cell::new(0) };
-        let shown: Vec<_> = [0, 1, 500_000, 2_000_000, 3_000_000, 8_000_000, 8_000_000]
+        assert_eq!(transfer.line(0), None);
+        let shown: Vec<_> = [1, 500_000, 2_000_000, 3_000_000, 8_000_000, 8_000_000]
             .into_iter()
             .filter_map(|bytes| transfer.line(bytes))
             .collect();

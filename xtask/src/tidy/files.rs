@@ -160,7 +160,7 @@ mod tests {
         let text = "//! A.\nuse burn_flex::FlexTensor;\n";
         assert_one("crates/attn-ndarray/src/a.rs", text, 2, "FlexTensor");
         assert_eq!(found("crates/attn-flex/src/a.rs", text), []);
-        assert_eq!(found("crates/attn/src/a.rs", "//! FlexTensor\nstruct MyFlexTensors;\n"), []);
+        assert_eq!(found("crates/attn/src/a.rs", "//! FlexTensor\nstruct MyFlexTensor;\nstruct FlexTensors;\n"), []);
     }
 
     #[test]
