@@ -102,7 +102,7 @@ impl Layout {
         [
             self.block_keys.saturating_mul(self.head_dim),
             self.lanes.saturating_mul(self.head_dim),
-            self.head_dim.saturating_mul(ROWS),
+            self.head_dim.div_ceil(BLOCK).saturating_mul(BLOCK * ROWS),
             BLOCK * ROWS,
             BLOCK,
             self.block_keys.saturating_mul(self.value_width),

@@ -10,6 +10,7 @@ pub(crate) struct Scratch<A> {
     /// Offsets of: panels, stage, query, scores, addend, values, acc, max, sum, and the end.
     at: [usize; 10],
     factor: [A; ROWS],
+    ones: [A; ROWS],
 }
 
 const LINE: usize = 64;
@@ -25,7 +26,7 @@ impl<A: Float> Scratch<A> {
         for (i, part) in parts.iter().enumerate() {
             at[i + 1] = at[i] + part.next_multiple_of(line);
         }
-        Self { buffer, at, factor: [A::ZERO; ROWS] }
+        Self { buffer, at, factor: [A::ZERO; ROWS], ones: [A::from_f64(1.0); ROWS] }
     }
 
     /// Forgets what was accumulated: accumulators and sums 0, maxima −∞.
@@ -50,7 +51,7 @@ impl<A: Float> Scratch<A> {
         self.part(1, 0)
     }
 
-    /// A strip's queries, `[ROWS, head_dim]`.
+    /// A strip's queries in pieces of `BLOCK` dimensions, each `[ROWS, BLOCK]`.
     pub(crate) fn query(&mut self) -> *mut A {
         self.part(2, 0)
     }
@@ -93,6 +94,11 @@ impl<A: Float> Scratch<A> {
     /// A strip's rescaling factors, `[ROWS]`.
     pub(crate) fn factor(&mut self) -> *mut A {
         self.factor.as_mut_ptr()
+    }
+
+    /// Factors of 1, `[ROWS]`.
+    pub(crate) fn ones(&self) -> *const A {
+        self.ones.as_ptr()
     }
 
     /// The maximum of a row and the numbers that add up to its sum.

@@ -4,12 +4,13 @@
 //! partial sums of each pair is added up at the end.
 
 use crate::element::{Kernel, Loads};
+use crate::kernel::{BLOCK, ROWS};
 use crate::math::Float;
 use crate::simd::{Job, Simd};
 
 /// The operands: `scores[r][j] = query[r] · key[j]`.
 pub(crate) struct Dot<S: Simd, T> {
-    /// `[rows, dims]`, contiguous.
+    /// Pieces of [`BLOCK`] dimensions, each `[ROWS, BLOCK]`.
     pub query: *const S::A,
     pub dims: usize,
     /// `[count, dims]`, the last axis contiguous.
@@ -74,7 +75,7 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize> Rows<S, T, R> {
             while dim + S::LANES <= d.dims {
                 let key: [S::V; K] = std::array::from_fn(|k| S::load_from(keys.add(k * d.key_stride + dim)));
                 for (r, row) in acc.iter_mut().enumerate() {
-                    let query = S::load(d.query.add(r * d.dims + dim));
+                    let query = S::load(d.query.add(at(r, dim)));
                     for (x, key) in row.iter_mut().zip(key) {
                         *x = S::fma(query, key, *x);
                     }
@@ -86,11 +87,17 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize> Rows<S, T, R> {
                     let mut sum = S::reduce_add(*x);
                     for dim in dim..d.dims {
                         let key = (*keys.add(k * d.key_stride + dim)).widen();
-                        sum = sum + *d.query.add(r * d.dims + dim) * key;
+                        sum = sum + *d.query.add(at(r, dim)) * key;
                     }
                     *d.scores.add(r * d.stride + first + k) = sum;
                 }
             }
         }
     }
+}
+
+/// Where row `r`'s dimension `dim` lies in the staged queries.
+#[inline(always)]
+fn at(r: usize, dim: usize) -> usize {
+    dim / BLOCK * BLOCK * ROWS + r * BLOCK + dim % BLOCK
 }

@@ -1,7 +1,7 @@
 //! Bringing inputs into the form that the register tile reads: rows widened to accumulators, keys transposed into panels.
 
 use crate::element::{Kernel, Loads};
-use crate::kernel::ROWS;
+use crate::kernel::{BLOCK, ROWS};
 use crate::simd::{Job, Simd};
 
 /// Widens `rows × count` elements to rows of `width ≥ count` accumulators, the rest filled with 0.
@@ -34,7 +34,8 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Widen<S, T> {
     }
 }
 
-/// Widens a strip's rows of `count` elements to `[ROWS, count]` accumulators, rows of 0 after the last.
+/// Widens a strip's rows of `count` elements to accumulators, rows of 0 after the last: pieces of [`BLOCK`] numbers, each
+/// `[ROWS, BLOCK]`, as the register tile takes them.
 pub(crate) struct Stage<S: Simd, T> {
     pub from: [*const T; ROWS],
     pub rows: usize,
@@ -48,13 +49,18 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Stage<S, T> {
 
     #[inline(always)]
     unsafe fn run(self) {
-        // SAFETY: each pointer is valid for `count` elements at the stride, `to` for ROWS rows.
+        // SAFETY: each pointer is valid for `count` elements at the stride, `to` for ROWS rows of whole pieces.
         unsafe {
-            for (r, from) in self.from.iter().enumerate().take(self.rows) {
-                widen_row::<S, T>(*from, self.stride, self.count, self.to.add(r * self.count));
-            }
-            for i in self.rows * self.count..ROWS * self.count {
-                *self.to.add(i) = S::A::default();
+            for start in (0..self.count).step_by(BLOCK) {
+                let count = BLOCK.min(self.count - start);
+                for (r, from) in self.from.iter().enumerate() {
+                    let to = self.to.add(start * ROWS + r * BLOCK);
+                    if r < self.rows {
+                        widen_row::<S, T>(from.wrapping_add(start * self.stride), self.stride, count, to);
+                    } else {
+                        std::slice::from_raw_parts_mut(to, count).fill(S::A::default());
+                    }
+                }
             }
         }
     }

@@ -203,9 +203,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
 
     /// Whether values are read as they lie: whole vectors, and no widening that more than a few rows would repeat.
     fn values_as_they_lie(&self) -> bool {
-        self.layout.value_width == self.dims.value_dim
-            && self.problem.value.strides()[3] == 1
-            && (T::IS_WIDE || self.few_rows())
+        self.layout.value_width == self.dims.value_dim && self.problem.value.strides()[3] == 1 && self.few_rows()
     }
 
     fn keys(&self, key: usize) -> *const T {
@@ -276,23 +274,25 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         while column < span.columns.1 {
             let inside = column % tile_keys;
             let end = span.columns.1.min(column - inside + tile_keys);
-            let tile = Tile::<S, S::A> {
-                a: self.scratch.query(),
-                a_stride: dims,
-                b: self.scratch.panels().wrapping_add((column - inside) * dims + inside),
-                b_stride: tile_keys,
-                depth: dims,
-                c: self.scratch.scores(0, column),
-                c_stride: BLOCK,
-                factor: std::ptr::null(),
-            };
-            // SAFETY: the panel holds `end - column` keys from `inside` on; the staged query and the scores six rows.
-            unsafe { tile::run(span.rows, (end - column) / S::LANES, tile) };
+            let panel = self.scratch.panels().wrapping_add((column - inside) * dims + inside);
+            for dim in (0..dims).step_by(BLOCK) {
+                let tile = Tile::<S, S::A> {
+                    a: self.scratch.query().wrapping_add(dim * ROWS),
+                    b: panel.wrapping_add(dim * tile_keys),
+                    b_stride: tile_keys,
+                    depth: BLOCK.min(dims - dim),
+                    c: self.scratch.scores(0, column),
+                    c_stride: BLOCK,
+                    factor: if dim == 0 { std::ptr::null() } else { self.scratch.ones() },
+                };
+                // SAFETY: the panel holds `end - column` keys from `inside` on; staged queries and scores have six rows.
+                unsafe { tile::run(span.rows, (end - column) / S::LANES, &tile) };
+            }
             column = end;
         }
     }
 
-    /// Widens a strip's queries to `[ROWS, head_dim]`, rows of 0 after the last.
+    /// Widens a strip's queries to pieces of `[ROWS, BLOCK]`, rows of 0 after the last.
     fn stage_query(&mut self, span: Span) {
         let view = &self.problem.query;
         let [b, h, i, stride] = view.strides();
@@ -378,26 +378,18 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             let a = self.scratch.scores(0, span.keys.0).cast_const();
             let c = self.scratch.acc(span.row * width + dim);
             let (factor, depth) = (self.scratch.factor().cast_const(), span.keys.1 - span.keys.0);
-            let (a_stride, c_stride) = (BLOCK, width);
+            let c_stride = width;
             // SAFETY: `depth` values from the span's first on lie in the view or the scratch, whole vectors of each;
             // weights, accumulators and factors have six rows.
             unsafe {
                 if self.values_as_they_lie() {
                     let b = self.values(block.start + span.keys.0).wrapping_add(dim);
                     let b_stride = self.problem.value.strides()[2];
-                    tile::run::<S, T>(
-                        span.rows,
-                        vectors,
-                        Tile { a, a_stride, b, b_stride, depth, c, c_stride, factor },
-                    );
+                    tile::run::<S, T>(span.rows, vectors, &Tile { a, b, b_stride, depth, c, c_stride, factor });
                 } else {
                     let b = self.scratch.values().wrapping_add(span.keys.0 * width + dim).cast_const();
                     let b_stride = width;
-                    tile::run::<S, S::A>(
-                        span.rows,
-                        vectors,
-                        Tile { a, a_stride, b, b_stride, depth, c, c_stride, factor },
-                    );
+                    tile::run::<S, S::A>(span.rows, vectors, &Tile { a, b, b_stride, depth, c, c_stride, factor });
                 }
             }
         }
