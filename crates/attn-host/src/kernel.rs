@@ -1,0 +1,185 @@
+//! The CPU kernels as attention kernels of a backend in host memory.
+
+use std::marker::PhantomData;
+
+use attn_core::{
+    AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Polarity, Problem, Upstream,
+    Wanted,
+};
+use attn_cpu::{Attention, Band, Isa, Mask};
+use burn_backend::ops::FloatTensorOps as _;
+use burn_backend::tensor::FloatTensor;
+use burn_backend::{FloatDType, TensorData, bf16, f16};
+
+use crate::memory::{self, HostElement, HostMemory, failed};
+
+/// The kernel named `cpu`, which takes the best instructions this machine has, or one named after a fixed set of instructions.
+///
+/// It serves the whole contract forward, in every element type. It has no backward pass: gradients come from the composite.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuKernel<M> {
+    isa: Option<Isa>,
+    memory: PhantomData<M>,
+}
+
+impl<M: HostMemory> CpuKernel<M> {
+    /// The best instructions of this machine.
+    pub const BEST: Self = Self::new(None);
+    /// AVX-512F only.
+    pub const AVX512: Self = Self::new(Some(Isa::Avx512));
+    /// AVX2 and FMA only.
+    pub const AVX2: Self = Self::new(Some(Isa::Avx2));
+    /// NEON only.
+    pub const NEON: Self = Self::new(Some(Isa::Neon));
+    /// No instructions beyond those that the program was compiled for.
+    pub const PORTABLE: Self = Self::new(Some(Isa::Portable));
+
+    const fn new(isa: Option<Isa>) -> Self {
+        Self { isa, memory: PhantomData }
+    }
+}
+
+impl<M: HostMemory> AttentionKernel<M::Backend> for CpuKernel<M> {
+    fn name(&self) -> &'static str {
+        match self.isa {
+            None => "cpu",
+            Some(Isa::Avx512) => "cpu-avx512",
+            Some(Isa::Avx2) => "cpu-avx2",
+            Some(Isa::Neon) => "cpu-neon",
+            Some(Isa::Portable) => "cpu-portable",
+        }
+    }
+
+    fn supports(&self, _problem: &Problem, pass: Pass) -> Result<(), String> {
+        if pass == Pass::Backward {
+            return Err("the CPU kernels have no backward pass".to_string());
+        }
+        match self.isa {
+            Some(isa) if !isa.is_available() => Err(format!("this machine lacks the instructions of {}", isa.name())),
+            _ => Ok(()),
+        }
+    }
+
+    fn workspace_bytes(&self, problem: &Problem, _pass: Pass) -> u64 {
+        match problem.dtype {
+            FloatDType::F64 => workspace::<f64>(problem),
+            FloatDType::F16 => workspace::<f16>(problem),
+            FloatDType::BF16 => workspace::<bf16>(problem),
+            FloatDType::F32 | FloatDType::Flex32 => workspace::<f32>(problem),
+        }
+    }
+
+    fn forward(
+        &self,
+        problem: &Problem,
+        inputs: AttentionInputs<M::Backend>,
+        lse: bool,
+    ) -> Result<AttentionOutputs<M::Backend>, AttentionError> {
+        AttentionKernel::<M::Backend>::supports(self, problem, Pass::Forward).map_err(|reason| self.refusal(reason))?;
+        let isa = self.isa.unwrap_or_else(Isa::detect);
+        match problem.dtype {
+            FloatDType::F64 => forward::<M, f64, f64>(problem, &inputs, isa, lse),
+            FloatDType::F32 => forward::<M, f32, f32>(problem, &inputs, isa, lse),
+            FloatDType::F16 => forward::<M, f16, f32>(problem, &inputs, isa, lse),
+            FloatDType::BF16 => forward::<M, bf16, f32>(problem, &inputs, isa, lse),
+            FloatDType::Flex32 => Err(self.refusal("flex32 does not lie in host memory".to_string())),
+        }
+    }
+
+    fn backward(
+        &self,
+        problem: &Problem,
+        _inputs: AttentionInputs<M::Backend>,
+        _upstream: Upstream<M::Backend>,
+        _wanted: Wanted,
+    ) -> Result<Gradients<M::Backend>, AttentionError> {
+        match AttentionKernel::<M::Backend>::supports(self, problem, Pass::Backward) {
+            Err(reason) => Err(self.refusal(reason)),
+            Ok(()) => Err(failed(&"the CPU kernels have no backward pass")),
+        }
+    }
+}
+
+impl<M: HostMemory> CpuKernel<M> {
+    fn refusal(&self, reason: String) -> AttentionError {
+        AttentionError::Unsupported { kernel: AttentionKernel::<M::Backend>::name(self).to_string(), reason }
+    }
+}
+
+fn workspace<T: attn_cpu::Element>(problem: &Problem) -> u64 {
+    attn_cpu::workspace_bytes::<T>(
+        problem.batch,
+        problem.heads,
+        problem.kv_heads,
+        problem.query_len,
+        problem.key_len,
+        problem.head_dim,
+        problem.value_dim,
+        rayon::current_num_threads(),
+    )
+}
+
+fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: HostElement>(
+    problem: &Problem,
+    inputs: &AttentionInputs<M::Backend>,
+    isa: Isa,
+    lse: bool,
+) -> Result<AttentionOutputs<M::Backend>, AttentionError> {
+    let Problem { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim, .. } = *problem;
+    let scores = [batch, heads, query_len, key_len];
+    let query = memory::floats::<M, T>(&inputs.query, true)?;
+    let key = memory::floats::<M, T>(&inputs.key, true)?;
+    let value = memory::floats::<M, T>(&inputs.value, true)?;
+    let mask = inputs.mask.as_ref().map(|mask| memory::bools::<M>(mask.tensor())).transpose()?;
+    let bias = inputs.bias.as_ref().map(|bias| memory::floats::<M, T>(bias, false)).transpose()?;
+    let slopes = per_head::<M, T>(inputs.alibi_slopes.as_ref(), heads)?;
+    let sinks = per_head::<M, T>(inputs.sinks.as_ref(), heads)?;
+    let polarity = inputs.mask.as_ref().map(|mask| mask.polarity());
+    let bands: Vec<Band> = problem.bands.iter().map(band).collect();
+    let (query_shape, key_shape, value_shape) = (
+        [batch, heads, query_len, head_dim],
+        [batch, kv_heads, key_len, head_dim],
+        [batch, kv_heads, key_len, value_dim],
+    );
+    let attention = Attention {
+        query: query.view(query_shape, query_shape)?,
+        key: key.view(key_shape, key_shape)?,
+        value: value.view(value_shape, value_shape)?,
+        scale: problem.scale,
+        softcap: problem.softcap,
+        bands: &bands,
+        mask: match (&mask, problem.mask) {
+            (Some(mask), Some(shape)) => {
+                Some(Mask { view: mask.view(shape, scores)?, seen_when: polarity == Some(Polarity::Keep) })
+            }
+            _ => None,
+        },
+        bias: match (&bias, problem.bias) {
+            (Some(bias), Some(shape)) => Some(bias.view(shape, scores)?),
+            _ => None,
+        },
+        alibi_slopes: slopes.as_deref(),
+        sinks: sinks.as_deref(),
+    };
+    let rows = batch * heads * query_len;
+    let mut out = vec![T::default(); rows * value_dim];
+    let mut row_lse = lse.then(|| vec![A::default(); rows]);
+    attn_cpu::forward(&attention, isa, &mut out, row_lse.as_deref_mut()).map_err(|error| failed(&error))?;
+    let device = burn_backend::TensorMetadata::device(&inputs.query);
+    let tensor = |data: TensorData| -> FloatTensor<M::Backend> { M::Backend::float_from_data(data, &device) };
+    Ok(AttentionOutputs {
+        out: tensor(TensorData::new(out, [batch, heads, query_len, value_dim])),
+        lse: row_lse.map(|lse| tensor(TensorData::new(lse, [batch, heads, query_len]))),
+    })
+}
+
+fn per_head<M: HostMemory, T: HostElement>(
+    tensor: Option<&FloatTensor<M::Backend>>,
+    heads: usize,
+) -> Result<Option<Vec<T>>, AttentionError> {
+    tensor.map(|tensor| Ok(memory::floats::<M, T>(tensor, false)?.to_vec(heads))).transpose()
+}
+
+fn band(band: &attn_core::Band) -> Band {
+    Band { offset: band.offset, lower: band.lower, upper: band.upper, keys: band.keys }
+}

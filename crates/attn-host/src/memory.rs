@@ -1,0 +1,120 @@
+//! Looking into tensors that lie in host memory.
+
+use attn_core::AttentionError;
+use attn_cpu::View;
+use burn_backend::ops::{BoolTensorOps as _, FloatTensorOps as _};
+use burn_backend::tensor::{BoolTensor, FloatTensor};
+use burn_backend::{Backend, Element, TensorData, TensorMetadata, try_read_sync};
+
+/// Elements that lie in memory as the tensor's strides say.
+#[derive(Debug, Clone)]
+pub struct Strided<'a, T> {
+    /// Memory from the tensor's first element on.
+    pub data: &'a [T],
+    /// Elements between neighbours along each axis.
+    pub strides: Vec<usize>,
+}
+
+/// An element type of both `attn-cpu` and Burn.
+pub trait HostElement: attn_cpu::Element + Element + bytemuck::Pod {}
+impl<T: attn_cpu::Element + Element + bytemuck::Pod> HostElement for T {}
+
+/// How to look into the tensors of a backend. Implemented by a binding for a type of its own.
+pub trait HostMemory: Send + Sync + 'static {
+    /// The backend whose tensors these are.
+    type Backend: Backend;
+
+    /// The tensor's elements where they lie; `None` if their type is not `T` or forward strides cannot describe them.
+    fn floats<T: HostElement>(tensor: &FloatTensor<Self::Backend>) -> Option<Strided<'_, T>>;
+
+    /// The mask's bytes where they lie, 0 or 1; `None` if forward strides cannot describe them.
+    fn bools(tensor: &BoolTensor<Self::Backend>) -> Option<Strided<'_, u8>>;
+}
+
+/// A tensor's elements: borrowed where they lie, or copied.
+pub(crate) enum Elements<'a, T> {
+    Borrowed(Strided<'a, T>),
+    Copied(Vec<T>),
+}
+
+impl<T: Copy> Elements<'_, T> {
+    fn data(&self) -> &[T] {
+        match self {
+            Self::Borrowed(strided) => strided.data,
+            Self::Copied(data) => data,
+        }
+    }
+
+    /// A view in the shape given, broadcast along axes where the tensor has length 1.
+    pub fn view(&self, shape: [usize; 4], full: [usize; 4]) -> Result<View<'_, T, 4>, AttentionError> {
+        let mut strides = match self {
+            Self::Borrowed(strided) => [0, 1, 2, 3].map(|axis| strided.strides.get(axis).copied().unwrap_or(0)),
+            Self::Copied(_) => row_major(shape),
+        };
+        for axis in 0..4 {
+            if shape[axis] == 1 {
+                strides[axis] = if full[axis] == 1 && axis == 3 { 1 } else { 0 };
+            }
+        }
+        View::new(self.data(), full, strides).map_err(|error| failed(&error))
+    }
+
+    /// All elements of a tensor with one axis.
+    pub fn to_vec(&self, len: usize) -> Vec<T> {
+        match self {
+            Self::Borrowed(strided) => {
+                let stride = strided.strides.first().copied().unwrap_or(1).max(1);
+                strided.data.iter().step_by(stride).take(len).copied().collect()
+            }
+            Self::Copied(data) => data.clone(),
+        }
+    }
+}
+
+fn row_major(shape: [usize; 4]) -> [usize; 4] {
+    let mut strides = [1; 4];
+    for axis in (0..3).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1];
+    }
+    strides
+}
+
+/// The elements of a float tensor; copied if `contiguous_rows` is asked for and the last axis is not contiguous.
+pub(crate) fn floats<M: HostMemory, T: HostElement>(
+    tensor: &FloatTensor<M::Backend>,
+    contiguous_rows: bool,
+) -> Result<Elements<'_, T>, AttentionError> {
+    let last = tensor.shape().to_vec().last().copied().unwrap_or(1);
+    match M::floats::<T>(tensor) {
+        Some(strided) if !contiguous_rows || last <= 1 || strided.strides.last() == Some(&1) => {
+            Ok(Elements::Borrowed(strided))
+        }
+        _ => copied(try_read_sync(M::Backend::float_into_data(tensor.clone()))).map(Elements::Copied),
+    }
+}
+
+/// The bytes of a mask.
+pub(crate) fn bools<M: HostMemory>(tensor: &BoolTensor<M::Backend>) -> Result<Elements<'_, u8>, AttentionError> {
+    match M::bools(tensor) {
+        Some(strided) => Ok(Elements::Borrowed(strided)),
+        None => {
+            let bools: Vec<bool> = copied(try_read_sync(M::Backend::bool_into_data(tensor.clone())))?;
+            Ok(Elements::Copied(bools.into_iter().map(u8::from).collect()))
+        }
+    }
+}
+
+fn copied<T: Element>(
+    read: Option<Result<TensorData, burn_backend::ExecutionError>>,
+) -> Result<Vec<T>, AttentionError> {
+    match read {
+        Some(Ok(data)) => Ok(data.iter::<T>().collect()),
+        Some(Err(error)) => Err(failed(&error)),
+        None => Err(failed(&"host memory could not be read at once")),
+    }
+}
+
+/// An error of the kernel itself.
+pub(crate) fn failed(reason: &impl ToString) -> AttentionError {
+    AttentionError::Execution { kernel: "cpu".to_string(), reason: reason.to_string() }
+}

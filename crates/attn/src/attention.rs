@@ -1,0 +1,296 @@
+//! The builder: one attention, its options, and what it shall give back.
+
+use std::sync::Arc;
+
+use attn_core::composite::Selection;
+use attn_core::{
+    Alignment, AttentionError, AttentionSpec, KernelChoice, Mask, Plan, Polarity, Problem, ProblemInputs, TensorInfo,
+    Window,
+};
+use burn::backend::Dispatch;
+use burn::tensor::{Bool, DType, Device, Tensor};
+
+use crate::dispatch::{AttentionExtension, Call, MaybeBool, MaybeFloat, Outcome};
+
+/// One attention over tensors of any backend.
+///
+/// Axes: B batch, H query heads, G key/value heads (H a multiple of G), Sq/Sk query/key length, D head dimension, E value
+/// dimension. Nothing is checked before [`plan`](Self::plan) or [`forward`](Self::forward).
+#[derive(Debug, Clone)]
+pub struct Attention {
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    spec: AttentionSpec,
+    mask: Option<Mask<Tensor<4, Bool>>>,
+    bias: Option<Tensor<4>>,
+    alibi_slopes: Option<Tensor<1>>,
+    sinks: Option<Tensor<1>>,
+    kv_lens: Option<Vec<usize>>,
+    choice: KernelChoice,
+    lse: bool,
+    weights: Option<Selection>,
+}
+
+/// What an attention gives.
+#[derive(Debug, Clone)]
+pub struct AttentionOutput {
+    /// `[B, H, Sq, E]`, in the inputs' element type.
+    pub out: Tensor<4>,
+    /// `[B, H, Sq]`, the natural-log LSE of the scores, in f32 (f64 for f64); there if it was asked for.
+    pub lse: Option<Tensor<3>>,
+    /// `[B, selected heads, selected rows, Sk]`, in f32 (f64 for f64); there if they were asked for.
+    pub weights: Option<Tensor<4>>,
+}
+
+impl Attention {
+    /// Plain attention of `query` `[B, H, Sq, D]` over `key` `[B, G, Sk, D]` and `value` `[B, G, Sk, E]`.
+    pub fn new(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Self {
+        Self {
+            query,
+            key,
+            value,
+            spec: AttentionSpec::default(),
+            mask: None,
+            bias: None,
+            alibi_slopes: None,
+            sinks: None,
+            kv_lens: None,
+            choice: KernelChoice::default(),
+            lse: false,
+            weights: None,
+        }
+    }
+
+    /// Takes scale, softcap, causal, window and alignment from a spec.
+    pub fn spec(mut self, spec: AttentionSpec) -> Self {
+        self.spec = spec;
+        self
+    }
+
+    /// Factor of `q·k`, in place of `1/√D`.
+    pub fn scale(mut self, scale: f64) -> Self {
+        self.spec.scale = Some(scale);
+        self
+    }
+
+    /// Caps scores at ±softcap by `softcap · tanh(score / softcap)`.
+    pub fn softcap(mut self, softcap: f64) -> Self {
+        self.spec.softcap = Some(softcap);
+        self
+    }
+
+    /// Hides keys after the query's position.
+    pub fn causal(mut self, causal: bool) -> Self {
+        self.spec.causal = causal;
+        self
+    }
+
+    /// Shows only keys `left` before to `right` after the query's position; `None` leaves a side open.
+    pub fn window(mut self, left: Option<usize>, right: Option<usize>) -> Self {
+        self.spec.window = Window { left, right };
+        self
+    }
+
+    /// Where query 0 stands among the keys.
+    pub fn alignment(mut self, alignment: Alignment) -> Self {
+        self.spec.alignment = alignment;
+        self
+    }
+
+    /// Hides what the mask hides; broadcastable to `[B, H, Sq, Sk]`.
+    pub fn mask(mut self, mask: Mask<Tensor<4, Bool>>) -> Self {
+        self.mask = Some(mask);
+        self
+    }
+
+    /// Adds to the scores; broadcastable to `[B, H, Sq, Sk]`; `−inf` hides.
+    pub fn bias(mut self, bias: Tensor<4>) -> Self {
+        self.bias = Some(bias);
+        self
+    }
+
+    /// `score −= slope · |j − p|`, one slope a head, `[H]` (ALiBi).
+    pub fn alibi_slopes(mut self, slopes: Tensor<1>) -> Self {
+        self.alibi_slopes = Some(slopes);
+        self
+    }
+
+    /// One extra logit a head, `[H]`, that takes weight and gives no value.
+    pub fn sinks(mut self, sinks: Tensor<1>) -> Self {
+        self.sinks = Some(sinks);
+        self
+    }
+
+    /// Number of keys of each batch entry, `[B]`: keys at and past it are hidden, and bottom-right alignment ends there.
+    pub fn kv_lens(mut self, kv_lens: impl Into<Vec<usize>>) -> Self {
+        self.kv_lens = Some(kv_lens.into());
+        self
+    }
+
+    /// Asks for the LSE.
+    pub fn with_lse(mut self) -> Self {
+        self.lse = true;
+        self
+    }
+
+    /// Asks for the weights of the selected heads and rows. They are made from the LSE after the forward pass.
+    pub fn with_weights(mut self, selection: Selection) -> Self {
+        self.weights = Some(selection);
+        self
+    }
+
+    /// Demands a kernel for the forward pass, by the name that plans give it; where it cannot serve, that is an error.
+    pub fn kernel(mut self, name: impl Into<String>) -> Self {
+        self.choice.forward = Some(name.into());
+        self
+    }
+
+    /// Demands a kernel for the backward pass.
+    pub fn backward_kernel(mut self, name: impl Into<String>) -> Self {
+        self.choice.backward = Some(name.into());
+        self
+    }
+
+    /// Tells which kernels will serve this attention, why, and at what cost. Nothing runs.
+    ///
+    /// # Errors
+    /// What [`forward`](Self::forward) would answer to the same inputs.
+    pub fn plan(&self) -> Result<Plan, AttentionError> {
+        let problem = self.problem()?;
+        <Dispatch as AttentionExtension>::attention_plan(self.clone().into_call(problem)).plan
+    }
+
+    /// Computes the attention.
+    ///
+    /// # Errors
+    /// An [`AttentionError`] that names the argument at fault, a demanded kernel that cannot serve, or a failure of the backend.
+    pub fn forward(self) -> Result<AttentionOutput, AttentionError> {
+        let problem = self.problem()?;
+        let (wants_lse, selection) = (self.lse, self.weights.clone());
+        let call = self.into_call(problem);
+        let Some(selection) = selection else {
+            let (out, lse) = finished(<Dispatch as AttentionExtension>::attention_forward(call))?;
+            return Ok(AttentionOutput { out, lse, weights: None });
+        };
+        selection.check(&call.problem)?;
+        let call = Call { lse: true, ..call };
+        let (out, lse) = finished(<Dispatch as AttentionExtension>::attention_forward(call.clone()))?;
+        let weights = match &lse {
+            Some(lse) => {
+                let lse = lse.clone().into_dispatch();
+                Some(finished(<Dispatch as AttentionExtension>::attention_weights(call, lse, selection))?.0)
+            }
+            None => None,
+        };
+        Ok(AttentionOutput { out, lse: lse.filter(|_| wants_lse), weights })
+    }
+
+    fn into_call(self, problem: Problem) -> Call<Dispatch> {
+        let float = |tensor: Option<_>| tensor.map_or(MaybeFloat::Absent, MaybeFloat::Given);
+        let polarity = self.mask.as_ref().map_or(Polarity::Keep, Mask::polarity);
+        Call {
+            query: self.query.into_dispatch(),
+            key: self.key.into_dispatch(),
+            value: self.value.into_dispatch(),
+            mask: match self.mask {
+                Some(mask) => MaybeBool::Given(mask.into_parts().0.into_dispatch()),
+                None => MaybeBool::Absent,
+            },
+            bias: float(self.bias.map(Tensor::into_dispatch)),
+            alibi_slopes: float(self.alibi_slopes.map(Tensor::into_dispatch)),
+            sinks: float(self.sinks.map(Tensor::into_dispatch)),
+            polarity,
+            problem: Arc::new(problem),
+            choice: self.choice,
+            lse: self.lse,
+        }
+    }
+
+    fn problem(&self) -> Result<Problem, AttentionError> {
+        check_devices(
+            &self.query.device(),
+            &[
+                ("key", Some(self.key.device())),
+                ("value", Some(self.value.device())),
+                ("mask", self.mask.as_ref().map(|mask| mask.tensor().device())),
+                ("bias", self.bias.as_ref().map(Tensor::device)),
+                ("alibi_slopes", self.alibi_slopes.as_ref().map(Tensor::device)),
+                ("sinks", self.sinks.as_ref().map(Tensor::device)),
+            ],
+        )?;
+        let float = |tensor: &Tensor<4>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
+        let vector = |tensor: &Tensor<1>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
+        Problem::new(
+            &self.spec,
+            &ProblemInputs {
+                query: float(&self.query),
+                key: float(&self.key),
+                value: float(&self.value),
+                mask: self
+                    .mask
+                    .as_ref()
+                    .map(|mask| TensorInfo { shape: mask.tensor().dims().to_vec(), dtype: mask.tensor().dtype() }),
+                bias: self.bias.as_ref().map(float),
+                alibi_slopes: self.alibi_slopes.as_ref().map(vector),
+                sinks: self.sinks.as_ref().map(vector),
+                kv_lens: self.kv_lens.as_deref(),
+            },
+        )
+    }
+}
+
+/// Every argument must lie on the query's device and, where autodiff is on for both, use its checkpointing strategy.
+pub(crate) fn check_devices(expected: &Device, found: &[(&'static str, Option<Device>)]) -> Result<(), AttentionError> {
+    let mut strategy = expected.gradient_checkpointing_strategy();
+    for (argument, device) in found {
+        let Some(device) = device else { continue };
+        let other = device.gradient_checkpointing_strategy();
+        let conflict = matches!((strategy, other), (Some(a), Some(b)) if a != b);
+        if device != expected || conflict {
+            return Err(AttentionError::Device {
+                argument,
+                expected: format!("{expected:?}"),
+                found: format!("{device:?}"),
+            });
+        }
+        strategy = strategy.or(other);
+    }
+    Ok(())
+}
+
+/// Float types, all the same.
+pub(crate) fn check_dtypes(
+    name: &'static str,
+    expected: DType,
+    found: &[(&'static str, DType)],
+) -> Result<(), AttentionError> {
+    let error = |argument, expected: &str, found: DType| AttentionError::DType {
+        argument,
+        expected: expected.to_string(),
+        found: found.name().to_string(),
+    };
+    if !matches!(expected, DType::F64 | DType::F32 | DType::F16 | DType::BF16) {
+        return Err(error(name, "f64, f32, f16 or bf16", expected));
+    }
+    match found.iter().find(|(_, dtype)| *dtype != expected) {
+        Some((argument, dtype)) => Err(error(argument, expected.name(), *dtype)),
+        None => Ok(()),
+    }
+}
+
+/// The tensors of an outcome.
+pub(crate) fn finished<const N: usize>(
+    outcome: Outcome<Dispatch>,
+) -> Result<(Tensor<N>, Option<Tensor<3>>), AttentionError> {
+    match outcome {
+        Outcome::Done { out, lse } => {
+            let lse = match lse {
+                MaybeFloat::Given(lse) => Some(Tensor::from_dispatch(lse)),
+                MaybeFloat::Absent => None,
+            };
+            Ok((Tensor::from_dispatch(out), lse))
+        }
+        Outcome::Failed(error) => Err(error),
+    }
+}

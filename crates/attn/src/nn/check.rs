@@ -1,0 +1,93 @@
+//! Checks that the layers share: sizes of a config, shapes of an input, shapes of the weights.
+
+use attn_core::AttentionError;
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::{Device, Tensor};
+
+use crate::attention::{check_devices, check_dtypes};
+
+/// Length of the axis to which two broadcastable axes expand.
+pub(super) fn broadcast(a: usize, b: usize) -> usize {
+    if a == 1 { b } else { a }
+}
+
+/// A size that must be at least 1.
+pub(super) fn positive(argument: &'static str, size: usize) -> Result<usize, AttentionError> {
+    match size {
+        0 => Err(AttentionError::value(argument, "at least 1", 0)),
+        size => Ok(size),
+    }
+}
+
+/// `count` heads of `dim` features side by side.
+pub(super) fn features(argument: &'static str, count: usize, dim: usize) -> Result<usize, AttentionError> {
+    let error = || AttentionError::value(argument, "heads · features that fit in memory", format!("{count} · {dim}"));
+    count.checked_mul(dim).ok_or_else(error)
+}
+
+/// A dropout probability, in `[0, 1)`.
+pub(super) fn probability(argument: &'static str, probability: f64) -> Result<f64, AttentionError> {
+    match (0.0..1.0).contains(&probability) {
+        true => Ok(probability),
+        false => Err(AttentionError::value(argument, "a probability in [0, 1)", probability)),
+    }
+}
+
+/// The epsilon of a layer norm: finite and not negative.
+pub(super) fn epsilon(argument: &'static str, epsilon: f64) -> Result<f64, AttentionError> {
+    match epsilon.is_finite() && epsilon >= 0.0 {
+        true => Ok(epsilon),
+        false => Err(AttentionError::value(argument, "a finite number that is not negative", epsilon)),
+    }
+}
+
+/// A projection whose weights must have this shape, whatever was loaded or set into the layer.
+pub(super) fn linear(
+    argument: &'static str,
+    linear: &Linear,
+    d_in: Option<usize>,
+    d_out: Option<usize>,
+) -> Result<[usize; 2], AttentionError> {
+    let found = linear.weight.val().dims();
+    let wanted = [d_in.unwrap_or(found[0]), d_out.unwrap_or(found[1])];
+    if found != wanted {
+        return Err(AttentionError::shape(argument, format!("{wanted:?} (the layer's weight)"), &found));
+    }
+    match linear.bias.as_ref().map(|bias| bias.val().dims()) {
+        Some(bias) if bias != [found[1]] => {
+            Err(AttentionError::shape(argument, format!("[{}] (the layer's bias)", found[1]), &bias))
+        }
+        _ => Ok(found),
+    }
+}
+
+/// A layer norm over `d_model` features.
+pub(super) fn norm(argument: &'static str, norm: &LayerNorm, d_model: usize) -> Result<(), AttentionError> {
+    let beta = norm.beta.as_ref().map(|beta| beta.val().dims());
+    match [Some(norm.gamma.val().dims()), beta].into_iter().flatten().find(|dims| *dims != [d_model]) {
+        Some(found) => Err(AttentionError::shape(argument, format!("[{d_model}] (the layer's weights)"), &found)),
+        None => Ok(()),
+    }
+}
+
+/// An input `[batch, length, features]` that fits a projection; gives batch and length.
+pub(super) fn sequence(
+    argument: &'static str,
+    tensor: &Tensor<3>,
+    features: usize,
+    weight: &Tensor<2>,
+) -> Result<[usize; 2], AttentionError> {
+    let [batch, length, found] = tensor.dims();
+    if found != features {
+        return Err(AttentionError::shape(argument, format!("[batch, length, {features}]"), &tensor.dims()));
+    }
+    // Errors of these two name what came second: the input.
+    check_devices(&weight.device(), &[(argument, Some(tensor.device()))])?;
+    check_dtypes(argument, weight.dtype(), &[(argument, tensor.dtype())])?;
+    Ok([batch, length])
+}
+
+/// The device of a layer, which its inputs must share.
+pub(super) fn device(linear: &Linear) -> Device {
+    linear.weight.val().device()
+}

@@ -1,0 +1,273 @@
+//! Transformer encoder: one block, pre- or post-norm, and a stack of blocks.
+
+use attn_core::{AttentionError, Plan};
+use burn::config::Config;
+use burn::module::{Initializer, Module};
+use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::{Device, Tensor, activation};
+
+use super::check::{self, positive};
+use super::multi_head::{MultiHeadAttention, MultiHeadAttentionConfig};
+use super::options::AttentionOptions;
+
+/// Where a block normalises.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum NormPlacement {
+    /// Before each sublayer, `x + f(norm(x))`: trains without warm-up (Xiong et al. 2020).
+    Pre,
+    /// After each residual sum, `norm(x + f(x))`: the original (Vaswani et al. 2017), and BERT.
+    Post,
+}
+
+/// The function between the two linear layers of a block.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · Φ(x)` with the exact normal distribution function (Hendrycks & Gimpel 2016).
+    Gelu,
+    /// GELU by its tanh approximation, as in GPT-2.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x · σ(x)`, also called swish.
+    Silu,
+}
+
+impl Activation {
+    fn apply<const D: usize>(self, input: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => activation::gelu(input),
+            Self::GeluTanh => activation::gelu_approximate(input),
+            Self::Relu => activation::relu(input),
+            Self::Silu => activation::silu(input),
+        }
+    }
+}
+
+/// Sizes and choices of a [`TransformerEncoderLayer`]; [`init`](Self::init) makes it.
+#[derive(Config, Debug)]
+pub struct TransformerEncoderLayerConfig {
+    /// Features of a position.
+    pub d_model: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Features between the two linear layers; four times `d_model` is usual.
+    pub d_ff: usize,
+    /// Key/value heads; `None`: as `heads`.
+    pub kv_heads: Option<usize>,
+    /// Where the block normalises.
+    #[config(default = "NormPlacement::Post")]
+    pub norm: NormPlacement,
+    /// Between the two linear layers.
+    #[config(default = "Activation::Gelu")]
+    pub activation: Activation,
+    /// Probability of dropping a feature of a sublayer's output while training, before the residual sum.
+    #[config(default = 0.0)]
+    pub dropout: f64,
+    /// Probability of dropping an attention weight while training; see [`MultiHeadAttention`] for what it costs.
+    #[config(default = 0.0)]
+    pub attention_dropout: f64,
+    /// Added to the variance under the root of a layer norm.
+    #[config(default = 1e-5)]
+    pub layer_norm_epsilon: f64,
+    /// Whether the linear layers have biases.
+    #[config(default = true)]
+    pub bias: bool,
+    /// How the linear layers begin.
+    #[config(default = "Initializer::KaimingUniform{gain:1.0/f64::sqrt(3.0), fan_out_only:false}")]
+    pub initializer: Initializer,
+}
+
+impl TransformerEncoderLayerConfig {
+    /// Makes the block on a device.
+    ///
+    /// # Errors
+    /// A value error that names the first size or probability without a meaning.
+    pub fn init(&self, device: &Device) -> Result<TransformerEncoderLayer, AttentionError> {
+        let (d_model, d_ff) = (positive("d_model", self.d_model)?, positive("d_ff", self.d_ff)?);
+        let epsilon = check::epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
+        let attention = MultiHeadAttentionConfig::new(d_model, self.heads)
+            .with_kv_heads(self.kv_heads)
+            .with_query_bias(self.bias)
+            .with_key_bias(self.bias)
+            .with_value_bias(self.bias)
+            .with_output_bias(self.bias)
+            .with_dropout(check::probability("attention_dropout", self.attention_dropout)?)
+            .with_initializer(self.initializer.clone())
+            .init(device)?;
+        let norm = || LayerNormConfig::new(d_model).with_epsilon(epsilon).init(device);
+        let linear = |d_input, d_output| {
+            let config = LinearConfig::new(d_input, d_output).with_bias(self.bias);
+            config.with_initializer(self.initializer.clone()).init(device)
+        };
+        Ok(TransformerEncoderLayer {
+            attention,
+            attention_norm: norm(),
+            linear_inner: linear(d_model, d_ff),
+            linear_outer: linear(d_ff, d_model),
+            feed_forward_norm: norm(),
+            dropout: DropoutConfig::new(check::probability("dropout", self.dropout)?).init(),
+            placement: self.norm,
+            activation: self.activation,
+        })
+    }
+}
+
+/// One block of a transformer encoder: self-attention, then two linear layers, each with a residual sum.
+///
+/// ```text
+/// ff(x)      = W_outer · activation(W_inner · x + b_inner) + b_outer
+/// post-norm:   y = norm_a(x + attention(x))         out = norm_f(y + ff(y))
+/// pre-norm:    y = x + attention(norm_a(x))         out = y + ff(norm_f(y))
+/// ```
+///
+/// Shapes: `[batch, length, d_model]` in and out.
+#[derive(Module, Debug)]
+pub struct TransformerEncoderLayer {
+    /// Self-attention.
+    pub attention: MultiHeadAttention,
+    /// `norm_a`.
+    pub attention_norm: LayerNorm,
+    /// `W_inner [d_model, d_ff]`.
+    pub linear_inner: Linear,
+    /// `W_outer [d_ff, d_model]`.
+    pub linear_outer: Linear,
+    /// `norm_f`.
+    pub feed_forward_norm: LayerNorm,
+    /// Of a sublayer's output.
+    pub dropout: Dropout,
+    #[module(skip)]
+    placement: NormPlacement,
+    #[module(skip)]
+    activation: Activation,
+}
+
+/// What a [`TransformerEncoderLayer`] gives.
+#[derive(Debug, Clone)]
+pub struct EncoderLayerOutput {
+    /// `[batch, length, d_model]`.
+    pub hidden: Tensor<3>,
+    /// `[batch, heads, length]`, the LSE of the attention's scores; there if it was asked for.
+    pub lse: Option<Tensor<3>>,
+    /// `[batch, selected heads, selected rows, length]`; there if they were asked for.
+    pub weights: Option<Tensor<4>>,
+}
+
+impl TransformerEncoderLayer {
+    /// Carries `hidden` `[batch, length, d_model]` through the block.
+    ///
+    /// # Errors
+    /// An [`AttentionError`] that names `hidden` or the option at fault, before any work starts.
+    pub fn forward(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<EncoderLayerOutput, AttentionError> {
+        self.check(&hidden)?;
+        let pre = self.placement == NormPlacement::Pre;
+        let before = |norm: &LayerNorm, x: Tensor<3>| if pre { normalise(norm, x) } else { x };
+        let after = |norm: &LayerNorm, x: Tensor<3>| if pre { x } else { normalise(norm, x) };
+
+        let attended = self.attention.self_attention(before(&self.attention_norm, hidden.clone()), options)?;
+        let hidden = after(&self.attention_norm, hidden + self.dropout.forward(attended.out));
+        let fed = self.feed_forward(before(&self.feed_forward_norm, hidden.clone()));
+        let hidden = after(&self.feed_forward_norm, hidden + self.dropout.forward(fed));
+        Ok(EncoderLayerOutput { hidden, lse: attended.lse, weights: attended.weights })
+    }
+
+    /// Tells which kernels will serve the block's attention on `hidden`, and at what cost. Only its projections run.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn plan(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<Plan, AttentionError> {
+        self.check(&hidden)?;
+        self.attention.plan(hidden.clone(), hidden.clone(), hidden, options)
+    }
+
+    fn feed_forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+        if hidden.shape().num_elements() == 0 {
+            return hidden;
+        }
+        self.linear_outer.forward(self.activation.apply(self.linear_inner.forward(hidden)))
+    }
+
+    /// The input against the weights, and the weights against each other.
+    fn check(&self, hidden: &Tensor<3>) -> Result<(), AttentionError> {
+        let [d_model, d_ff] = check::linear("linear_inner.weight", &self.linear_inner, None, None)?;
+        check::linear("linear_outer.weight", &self.linear_outer, Some(d_ff), Some(d_model))?;
+        check::linear("output.weight", &self.attention.output, None, Some(d_model))?;
+        check::norm("attention_norm", &self.attention_norm, d_model)?;
+        check::norm("feed_forward_norm", &self.feed_forward_norm, d_model)?;
+        check::sequence("hidden", hidden, d_model, &self.linear_inner.weight.val())?;
+        Ok(())
+    }
+}
+
+/// Sizes and choices of a [`TransformerEncoder`]; [`init`](Self::init) makes it.
+#[derive(Config, Debug)]
+pub struct TransformerEncoderConfig {
+    /// Every block is made alike.
+    pub layer: TransformerEncoderLayerConfig,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Whether one more layer norm ends the stack; `None`: with pre-norm yes, with post-norm no, as in their papers.
+    pub final_norm: Option<bool>,
+}
+
+impl TransformerEncoderConfig {
+    /// Makes the stack on a device.
+    ///
+    /// # Errors
+    /// As [`TransformerEncoderLayerConfig::init`], and a value error that names `layers` if there are none.
+    pub fn init(&self, device: &Device) -> Result<TransformerEncoder, AttentionError> {
+        let layers =
+            (0..positive("layers", self.layers)?).map(|_| self.layer.init(device)).collect::<Result<_, _>>()?;
+        let ends_with_norm = self.final_norm.unwrap_or(self.layer.norm == NormPlacement::Pre);
+        let norm = LayerNormConfig::new(self.layer.d_model).with_epsilon(self.layer.layer_norm_epsilon);
+        Ok(TransformerEncoder { layers, norm: ends_with_norm.then(|| norm.init(device)) })
+    }
+}
+
+/// A stack of [`TransformerEncoderLayer`]s, and a last layer norm where the config asks for one.
+///
+/// Shapes: `[batch, length, d_model]` in and out. The options hold for every block.
+#[derive(Module, Debug)]
+pub struct TransformerEncoder {
+    /// The blocks, first to last.
+    pub layers: Vec<TransformerEncoderLayer>,
+    /// Ends the stack.
+    pub norm: Option<LayerNorm>,
+}
+
+/// What a [`TransformerEncoder`] gives.
+#[derive(Debug, Clone)]
+pub struct EncoderOutput {
+    /// `[batch, length, d_model]`.
+    pub hidden: Tensor<3>,
+    /// The LSE of each block, `[batch, heads, length]`; empty unless asked for.
+    pub lse: Vec<Tensor<3>>,
+    /// The weights of each block, `[batch, selected heads, selected rows, length]`; empty unless asked for.
+    pub weights: Vec<Tensor<4>>,
+}
+
+impl TransformerEncoder {
+    /// Carries `hidden` `[batch, length, d_model]` through all blocks.
+    ///
+    /// # Errors
+    /// As [`TransformerEncoderLayer::forward`].
+    pub fn forward(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<EncoderOutput, AttentionError> {
+        let mut output = EncoderOutput { hidden, lse: Vec::new(), weights: Vec::new() };
+        for layer in &self.layers {
+            let made = layer.forward(output.hidden, options)?;
+            output.hidden = made.hidden;
+            output.lse.extend(made.lse);
+            output.weights.extend(made.weights);
+        }
+        if let Some(norm) = &self.norm {
+            let [_, _, d_model] = output.hidden.dims();
+            check::norm("norm", norm, d_model)?;
+            output.hidden = normalise(norm, output.hidden);
+        }
+        Ok(output)
+    }
+}
+
+/// Layer norm (Ba et al. 2016). An input without elements comes back as it is.
+fn normalise(norm: &LayerNorm, input: Tensor<3>) -> Tensor<3> {
+    if input.shape().num_elements() == 0 { input } else { norm.forward(input) }
+}
