@@ -2,10 +2,10 @@
 //!
 //! ```
 //! use attn::{Attention, AttentionSpec, Mask};
-//! use burn::tensor::{Bool, Device, Distribution, Tensor};
+//! use burn::tensor::{Bool, Distribution, Tensor};
 //!
 //! # fn main() -> Result<(), attn::AttentionError> {
-//! let device = Device::ndarray();
+//! let device = attn::device("ndarray")?; // or any device of Burn's, `Device::flex()`
 //! let q = Tensor::<4>::random([1, 8, 5, 64], Distribution::Default, &device); // [batch, heads, query_len, head_dim]
 //! let k = Tensor::<4>::random([1, 2, 9, 64], Distribution::Default, &device); // 2 key/value heads serve 8 query heads
 //! let v = Tensor::<4>::random([1, 2, 9, 64], Distribution::Default, &device);
@@ -30,6 +30,7 @@
 
 mod attention;
 mod autodiff;
+mod device;
 mod dispatch;
 mod functions;
 pub mod nn;
@@ -37,5 +38,6 @@ pub mod nn;
 pub use attention::{Attention, AttentionOutput};
 pub use attn_core::composite::Selection;
 pub use attn_core::{Alignment, AttentionError, AttentionSpec, KernelChoice, Mask, PassPlan, Plan, Polarity, Window};
+pub use device::{BACKENDS, device};
 pub use dispatch::AttentionBackend;
 pub use functions::{apply_weights, attention, merge};
