@@ -19,8 +19,10 @@ struct Backward<'a, B: Backend> {
     grad_out: Option<Factor<B>>,
     /// LSE with 0 in place of `−inf`: such rows have no visible score whose weight it could spoil. `[B, H, Sq, 1]`.
     lse: FloatTensor<B>,
-    /// `dLse − δ`, `[B, H, Sq, 1]`; absent where it is zero.
-    shift: Option<FloatTensor<B>>,
+    /// `δ = Σ_e dOut·out`, `[B, H, Sq, 1]`; absent where it is zero.
+    delta: Option<FloatTensor<B>>,
+    /// `dLse`, `[B, H, Sq, 1]`; absent where it is zero.
+    grad_lse: Option<FloatTensor<B>>,
 }
 
 /// Gradients in the accumulation type while tiles are added to them; query and key as one tensor a tile.
@@ -58,8 +60,9 @@ pub(super) fn backward<B: Backend>(
             if keys.start >= seen.end || keys.end <= seen.start {
                 continue;
             }
+            let whole = keys.start <= seen.start && seen.end <= keys.end;
             let tile = Tile { heads: 0..problem.heads, rows: rows.clone(), keys };
-            pass.tile(&tile, at_rows, at_keys, &mut sums);
+            pass.tile(&tile, whole, at_rows, at_keys, &mut sums);
         }
     }
     let sinks = pass.sinks();
@@ -79,12 +82,6 @@ impl<'a, B: Backend> Backward<'a, B> {
             B::float_sum_dim(B::float_mul(grad_out, out), 3)
         });
         let grad_lse = upstream.grad_lse.map(|grad| reshape::<B, 4>(cast::<B>(grad, context.accumulation), column));
-        let shift = match (grad_lse, delta) {
-            (Some(grad_lse), Some(delta)) => Some(B::float_sub(grad_lse, delta)),
-            (Some(grad_lse), None) => Some(grad_lse),
-            (None, Some(delta)) => Some(B::float_neg(delta)),
-            (None, None) => None,
-        };
         Self {
             wanted,
             query: Factor::judge(inputs.query.clone(), may_hide),
@@ -92,12 +89,14 @@ impl<'a, B: Backend> Backward<'a, B> {
             // With no value axis there is nothing that the output's gradient could reach.
             grad_out: upstream.grad_out.filter(|_| problem.value_dim > 0).map(|grad| Factor::judge(grad, may_hide)),
             lse: fill::<B>(lse, nothing, 0.0),
-            shift,
+            delta,
+            grad_lse,
             context,
         }
     }
 
-    fn tile(&self, tile: &Tile, at_rows: usize, at_keys: usize, sums: &mut Sums<B>) {
+    /// Adds what a tile gives; `whole` tells that its rows see nothing outside it.
+    fn tile(&self, tile: &Tile, whole: bool, at_rows: usize, at_keys: usize, sums: &mut Sums<B>) {
         let context = &self.context;
         let scores = context.scores(tile);
         let weights = B::float_exp(B::float_sub(scores.values.clone(), context.rows_of(&self.lse, tile)));
@@ -107,7 +106,7 @@ impl<'a, B: Backend> Backward<'a, B> {
             let visible = grad_out.is_poisoned().then(|| context.visible(&weights, &scores.hidden));
             add::<B>(&mut sums.value[at_keys], self.transposed_product(weights.clone(), visible, grad_out, tile));
         }
-        let Some(mut grad) = self.grad_scores(&scores, weights, tile) else { return };
+        let Some(mut grad) = self.grad_scores(&scores, weights, tile, whole) else { return };
         if self.wanted.bias {
             self.add_bias(&mut sums.bias, grad.clone(), tile);
         }
@@ -135,7 +134,16 @@ impl<'a, B: Backend> Backward<'a, B> {
     }
 
     /// `p ∘ (dOut·Vᵀ − δ + dLse)`, 0 where hidden; `None` where it is zero throughout.
-    fn grad_scores(&self, scores: &Scores<B>, weights: FloatTensor<B>, tile: &Tile) -> Option<FloatTensor<B>> {
+    ///
+    /// Where the tile is all that its rows see, `δ = Σ_j p·(dOut·Vᵀ)` is taken from the very products it is subtracted from: where
+    /// one weight is 1, the difference is then exactly 0, and not a rounding error that a large key magnifies.
+    fn grad_scores(
+        &self,
+        scores: &Scores<B>,
+        weights: FloatTensor<B>,
+        tile: &Tile,
+        whole: bool,
+    ) -> Option<FloatTensor<B>> {
         let context = &self.context;
         let by_out = self.grad_out.as_ref().map(|grad_out| {
             let kv_heads = context.kv_heads(&tile.heads).len();
@@ -143,8 +151,15 @@ impl<'a, B: Backend> Backward<'a, B> {
             let grad_out = grouped::<B>(context.rows_of(grad_out.raw(), tile), kv_heads);
             ungrouped::<B>(B::float_matmul(grad_out, value), tile.heads.len())
         });
-        let shift = self.shift.as_ref().map(|shift| context.rows_of(shift, tile));
-        let by_weights = match (by_out, shift) {
+        let rows = |tensor: &Option<FloatTensor<B>>| tensor.as_ref().map(|tensor| context.rows_of(tensor, tile));
+        let delta = match &by_out {
+            Some(by_out) if whole => {
+                let products = hide::<B>(B::float_mul(weights.clone(), by_out.clone()), &scores.hidden);
+                Some(B::float_sum_dim(products, 3))
+            }
+            _ => rows(&self.delta),
+        };
+        let by_weights = match (by_out, shift::<B>(rows(&self.grad_lse), delta)) {
             (Some(by_out), Some(shift)) => B::float_add(by_out, shift),
             (Some(by_out), None) => by_out,
             (None, Some(shift)) => return Some(hide::<B>(B::float_mul(weights, shift), &scores.hidden)),
@@ -183,7 +198,8 @@ impl<'a, B: Backend> Backward<'a, B> {
     /// `dSink_h = Σ exp(sink − lse) · (dLse − δ)`, `[H]`.
     fn sinks(&self) -> Option<FloatTensor<B>> {
         let problem = self.context.problem;
-        let (sinks, shift) = (self.context.inputs.sinks.as_ref()?, self.shift.clone()?);
+        let sinks = self.context.inputs.sinks.as_ref()?;
+        let shift = shift::<B>(self.grad_lse.clone(), self.delta.clone())?;
         if !self.wanted.sinks {
             return None;
         }
@@ -191,6 +207,16 @@ impl<'a, B: Backend> Backward<'a, B> {
         let weights = B::float_exp(B::float_sub(sinks, self.lse.clone()));
         let grad = sum_to::<B>(B::float_mul(weights, shift), [1, problem.heads, 1, 1]);
         Some(reshape::<B, 1>(grad, [problem.heads]))
+    }
+}
+
+/// `dLse − δ`; `None` where it is zero.
+fn shift<B: Backend>(grad_lse: Option<FloatTensor<B>>, delta: Option<FloatTensor<B>>) -> Option<FloatTensor<B>> {
+    match (grad_lse, delta) {
+        (Some(grad_lse), Some(delta)) => Some(B::float_sub(grad_lse, delta)),
+        (Some(grad_lse), None) => Some(grad_lse),
+        (None, Some(delta)) => Some(B::float_neg(delta)),
+        (None, None) => None,
     }
 }
 

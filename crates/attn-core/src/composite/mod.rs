@@ -20,7 +20,7 @@
 //!
 //! # Backward
 //!
-//! With `p = exp(s − lse)`, `δ_i = Σ_e dOut·out`, for each tile again:
+//! With `p = exp(s − lse)`, `δ_i = Σ_e dOut·out` (or `Σ_j p·(dOut·Vᵀ)`, where one tile holds all that a row sees), for each tile again:
 //! `dS = p ∘ (dOut·Vᵀ − δ + dLse)`, `dV += pᵀ·dOut`, then through bias, ALiBi, softcap and scale,
 //! `dQ += dS·K`, `dK += dSᵀ·Q`.
 //!
