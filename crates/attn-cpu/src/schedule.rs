@@ -8,20 +8,23 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::element::{Element, Loads};
-use crate::kernel::{BLOCK, ROWS};
+use crate::kernel::{BLOCK, BLOCK_BYTES, ROWS, STRIDE};
 use crate::problem::{Attention, Dims};
 use crate::simd::Simd;
 use crate::task::{Row, Strip, Worker};
 
 /// Most rows of a task. Packing a key costs about 4 rows' products, so 384 rows hide it (1%); their accumulators, 96 KB
 /// at value_dim 64 in f32, lie in the second-level cache beside a block of keys and values.
-const TASK_ROWS: usize = 384;
+const TASK_ROWS: usize = 768;
 
 /// Fewest rows of a task that a longer problem is cut into for the sake of parallelism. Packing then costs 4%.
-const SHORT_ROWS: usize = 96;
+const SHORT_ROWS: usize = 192;
+
+/// Fewest keys of a block, however large the dimensions.
+const SHORT_BLOCK: usize = 64;
 
 /// Tasks that keep many threads busy and the last of them short. Below, tasks are made of fewer rows.
-const ENOUGH_TASKS: usize = 64;
+const ENOUGH_TASKS: usize = 32;
 
 /// Most bytes of a task's accumulators, for large value_dim.
 const TASK_BYTES: usize = 256 << 10;
@@ -76,6 +79,8 @@ impl Layout {
         let group = dims.heads.checked_div(dims.kv_heads).unwrap_or(0);
         let rows = dims.query_len.saturating_mul(group);
         let value_width = dims.value_dim.saturating_add(geometry.lanes - 1) / geometry.lanes * geometry.lanes;
+        let key_bytes = value_width.saturating_add(dims.head_dim).saturating_mul(geometry.accum_bytes).max(1);
+        let block_keys = (BLOCK_BYTES / key_bytes).clamp(SHORT_BLOCK, BLOCK).min(dims.key_len);
         let groups = dims.batch.saturating_mul(dims.kv_heads).max(1);
         let row_bytes = value_width.saturating_mul(geometry.accum_bytes).max(1);
         let most = (TASK_BYTES / row_bytes).clamp(SHORT_ROWS, TASK_ROWS);
@@ -90,7 +95,7 @@ impl Layout {
             blocks,
             tasks: blocks.saturating_mul(dims.batch.saturating_mul(dims.kv_heads)),
             value_width,
-            block_keys: dims.key_len.min(BLOCK).next_multiple_of(geometry.tile_keys),
+            block_keys: block_keys.next_multiple_of(geometry.tile_keys),
             lanes: geometry.lanes,
             accum_bytes: geometry.accum_bytes,
             head_dim: dims.head_dim,
@@ -102,8 +107,8 @@ impl Layout {
         [
             self.block_keys.saturating_mul(self.head_dim),
             self.lanes.saturating_mul(self.head_dim),
-            self.head_dim.div_ceil(BLOCK).saturating_mul(BLOCK * ROWS),
-            BLOCK * ROWS,
+            self.head_dim.div_ceil(BLOCK).saturating_mul(STRIDE * ROWS),
+            STRIDE * ROWS,
             BLOCK,
             self.block_keys.saturating_mul(self.value_width),
             self.task_rows.saturating_mul(self.value_width),

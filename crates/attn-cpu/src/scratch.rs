@@ -1,6 +1,6 @@
 //! A worker's scratch: one allocation, cut into parts that start on cache lines.
 
-use crate::kernel::{BLOCK, ROWS};
+use crate::kernel::{BLOCK, ROWS, STRIDE};
 use crate::math::Float;
 
 /// The parts, as offsets into one buffer. All numbers start as 0.
@@ -51,19 +51,19 @@ impl<A: Float> Scratch<A> {
         self.part(1, 0)
     }
 
-    /// A strip's queries in pieces of `BLOCK` dimensions, each `[ROWS, BLOCK]`.
+    /// A strip's queries in pieces of `BLOCK` dimensions, each `[ROWS, STRIDE]`.
     pub(crate) fn query(&mut self) -> *mut A {
         self.part(2, 0)
     }
 
-    /// A strip's scores, `[ROWS, BLOCK]`, from a row and column on.
+    /// A strip's scores, `[ROWS, STRIDE]`, from a row and column on.
     pub(crate) fn scores(&mut self, row: usize, column: usize) -> *mut A {
-        self.part(3, row * BLOCK + column)
+        self.part(3, row * STRIDE + column)
     }
 
     /// A row of a strip's scores.
     pub(crate) fn row(&mut self, row: usize) -> &mut [A] {
-        &mut self.buffer[self.at[3] + row * BLOCK..][..BLOCK]
+        &mut self.buffer[self.at[3] + row * STRIDE..][..BLOCK]
     }
 
     /// Bias and mask of a row, `[BLOCK]`.
@@ -109,7 +109,7 @@ impl<A: Float> Scratch<A> {
     /// Strip row `row`'s weights, its accumulators (`width` from `acc` on), and its factor.
     pub(crate) fn careful(&mut self, row: usize, acc: usize, width: usize) -> (&[A], &mut [A], A) {
         let (before, after) = self.buffer.split_at_mut(self.at[6]);
-        let weights = &before[self.at[3] + row * BLOCK..][..BLOCK];
+        let weights = &before[self.at[3] + row * STRIDE..][..BLOCK];
         (weights, &mut after[acc..acc + width], self.factor[row])
     }
 }

@@ -4,13 +4,13 @@
 //! partial sums of each pair is added up at the end.
 
 use crate::element::{Kernel, Loads};
-use crate::kernel::{BLOCK, ROWS};
+use crate::kernel::{BLOCK, ROWS, STRIDE};
 use crate::math::Float;
 use crate::simd::{Job, Simd};
 
 /// The operands: `scores[r][j] = query[r] · key[j]`.
 pub(crate) struct Dot<S: Simd, T> {
-    /// Pieces of [`BLOCK`] dimensions, each `[ROWS, BLOCK]`.
+    /// Pieces of [`BLOCK`] dimensions, each `[ROWS, STRIDE]`.
     pub query: *const S::A,
     pub dims: usize,
     /// `[count, dims]`, the last axis contiguous.
@@ -99,5 +99,5 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize> Rows<S, T, R> {
 /// Where row `r`'s dimension `dim` lies in the staged queries.
 #[inline(always)]
 fn at(r: usize, dim: usize) -> usize {
-    dim / BLOCK * BLOCK * ROWS + r * BLOCK + dim % BLOCK
+    dim / BLOCK * ROWS * STRIDE + r * STRIDE + dim % BLOCK
 }

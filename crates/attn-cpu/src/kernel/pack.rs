@@ -1,7 +1,7 @@
 //! Bringing inputs into the form that the register tile reads: rows widened to accumulators, keys transposed into panels.
 
 use crate::element::{Kernel, Loads};
-use crate::kernel::{BLOCK, ROWS};
+use crate::kernel::{BLOCK, ROWS, STRIDE};
 use crate::simd::{Job, Simd};
 
 /// Widens `rows × count` elements to rows of `width ≥ count` accumulators, the rest filled with 0.
@@ -35,7 +35,7 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Widen<S, T> {
 }
 
 /// Widens a strip's rows of `count` elements to accumulators, rows of 0 after the last: pieces of [`BLOCK`] numbers, each
-/// `[ROWS, BLOCK]`, as the register tile takes them.
+/// `[ROWS, STRIDE]`, as the register tile takes them.
 pub(crate) struct Stage<S: Simd, T> {
     pub from: [*const T; ROWS],
     pub rows: usize,
@@ -54,7 +54,7 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Stage<S, T> {
             for start in (0..self.count).step_by(BLOCK) {
                 let count = BLOCK.min(self.count - start);
                 for (r, from) in self.from.iter().enumerate() {
-                    let to = self.to.add(start * ROWS + r * BLOCK);
+                    let to = self.to.add(start / BLOCK * ROWS * STRIDE + r * STRIDE);
                     if r < self.rows {
                         widen_row::<S, T>(from.wrapping_add(start * self.stride), self.stride, count, to);
                     } else {
@@ -80,6 +80,10 @@ pub(crate) unsafe fn widen_row<S: Loads<T>, T: Kernel<Wide = S::A> + Copy>(
     // SAFETY: every index below is less than `count`.
     unsafe {
         let mut i = 0;
+        if T::IS_WIDE && stride == 1 {
+            std::ptr::copy_nonoverlapping(from.cast(), to, count);
+            return;
+        }
         if stride == 1 {
             while i + S::LANES <= count {
                 S::store(to.add(i), S::load_from(from.add(i)));

@@ -14,6 +14,9 @@ use crate::kernel::ROWS;
 use crate::math::{Float, exp2};
 use crate::simd::{Job, Simd};
 
+/// Vectors that go through a loop's body: independent chains, and a quarter of the loop's own instructions.
+const UNROLL: usize = 4;
+
 /// A strip's scores and the state of its rows.
 pub(crate) struct Softmax<S: Simd> {
     /// `[rows, vectors · LANES]`.
@@ -55,17 +58,19 @@ impl<S: Simd> Softmax<S> {
         // SAFETY: `r` is a row, and every vector read lies in it.
         unsafe {
             let row = self.scores.add(r * self.stride);
-            let mut top = [S::splat(S::A::NEG_INFINITY); 2];
-            let mut v = 0;
-            while v + 2 <= self.vectors {
-                top[0] = S::max(S::load(row.add(v * S::LANES)), top[0]);
-                top[1] = S::max(S::load(row.add((v + 1) * S::LANES)), top[1]);
-                v += 2;
+            let mut top = [S::splat(S::A::NEG_INFINITY); UNROLL];
+            let mut at = row;
+            for _ in 0..self.vectors / UNROLL {
+                for top in &mut top {
+                    *top = S::max(S::load(at), *top);
+                    at = at.add(S::LANES);
+                }
             }
-            if v < self.vectors {
-                top[0] = S::max(S::load(row.add(v * S::LANES)), top[0]);
+            for _ in 0..self.vectors % UNROLL {
+                top[0] = S::max(S::load(at), top[0]);
+                at = at.add(S::LANES);
             }
-            let top = S::reduce_max(S::max(top[0], top[1]));
+            let top = S::reduce_max(S::max(S::max(top[0], top[1]), S::max(top[2], top[3])));
             let old = *self.max.add(r);
             let top = top * self.unit;
             let new = if top > old { top } else { old };
@@ -90,13 +95,24 @@ impl<S: Simd> Softmax<S> {
             let to = self.sum.add(r * S::LANES);
             let unit = S::splat(self.unit);
             let minus = S::sub(S::splat(S::A::ZERO), base);
-            let mut sum = S::mul(S::load(to), S::splat(*self.factor.add(r)));
-            for v in 0..self.vectors {
-                let at = row.add(v * S::LANES);
+            let mut sum = [S::splat(S::A::ZERO); UNROLL];
+            sum[0] = S::mul(S::load(to), S::splat(*self.factor.add(r)));
+            let mut at = row;
+            for _ in 0..self.vectors / UNROLL {
+                for sum in &mut sum {
+                    let weight = exp2::<S>(S::fma(S::load(at), unit, minus));
+                    S::store(at, weight);
+                    *sum = S::add(*sum, weight);
+                    at = at.add(S::LANES);
+                }
+            }
+            for _ in 0..self.vectors % UNROLL {
                 let weight = exp2::<S>(S::fma(S::load(at), unit, minus));
                 S::store(at, weight);
-                sum = S::add(sum, weight);
+                sum[0] = S::add(sum[0], weight);
+                at = at.add(S::LANES);
             }
+            let sum = S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]));
             S::store(to, sum);
         }
     }

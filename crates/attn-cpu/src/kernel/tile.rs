@@ -9,12 +9,12 @@
 //! ```
 
 use crate::element::Loads;
-use crate::kernel::BLOCK;
+use crate::kernel::STRIDE;
 use crate::simd::{Job, Simd};
 
 /// The operands of a tile. Strides count elements.
 pub(crate) struct Tile<S: Simd, B> {
-    /// `[rows, depth]`, rows [`BLOCK`] apart: a constant, so that one register addresses all rows.
+    /// `[rows, depth]`, rows [`STRIDE`] apart: a constant, so that one register addresses all rows.
     pub a: *const S::A,
     /// `[depth, vectors · LANES]`, the last axis contiguous.
     pub b: *const B,
@@ -109,7 +109,7 @@ unsafe fn step<S: Loads<B>, B, const R: usize, const N: usize>(acc: &mut [[S::V;
     unsafe {
         let b: [S::V; N] = std::array::from_fn(|v| S::load_from(b.add(v * S::LANES)));
         for (r, row) in acc.iter_mut().enumerate() {
-            let a = S::splat(*a.add(r * BLOCK));
+            let a = S::splat(*a.add(r * STRIDE));
             for (x, b) in row.iter_mut().zip(b) {
                 *x = S::fma(a, b, *x);
             }

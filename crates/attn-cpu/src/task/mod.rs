@@ -8,7 +8,7 @@ use crate::kernel::options::Options;
 use crate::kernel::pack::{PackKeys, Stage, Widen};
 use crate::kernel::softmax::Softmax;
 use crate::kernel::tile::Tile;
-use crate::kernel::{BLOCK, ROWS, dot, tile};
+use crate::kernel::{BLOCK, ROWS, STRIDE, dot, tile};
 use crate::math::Float;
 use crate::problem::{Attention, Dims};
 use crate::schedule::{Layout, Output};
@@ -144,8 +144,8 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         let seeing = || self.strips.iter().filter(|strip| strip.some.0 < strip.some.1);
         let Some(start) = seeing().map(|strip| strip.some.0).min() else { return };
         let end = seeing().map(|strip| strip.some.1).max().unwrap_or(start);
-        for start in (start..end).step_by(BLOCK) {
-            let block = Block { start, end: end.min(start + BLOCK) };
+        for start in (start..end).step_by(self.layout.block_keys) {
+            let block = Block { start, end: end.min(start + self.layout.block_keys) };
             self.pack(block);
             for strip in 0..self.strips.len() {
                 if let Some(span) = self.span(block, strip) {
@@ -251,7 +251,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         }
     }
 
-    /// Raw scores `q·k` of a span, `[ROWS, BLOCK]`.
+    /// Raw scores `q·k` of a span, `[ROWS, STRIDE]`.
     fn scores(&mut self, block: Block, span: Span) {
         self.stage_query(span);
         let dims = self.dims.head_dim;
@@ -263,7 +263,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
                 key_stride: self.problem.key.strides()[2],
                 count: span.keys.1 - span.keys.0,
                 scores: self.scratch.scores(0, span.keys.0),
-                stride: BLOCK,
+                stride: STRIDE,
             };
             // SAFETY: the span's keys lie in the view, its columns in the scratch, which has six rows.
             unsafe { dot::run(span.rows, dot) };
@@ -277,12 +277,12 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             let panel = self.scratch.panels().wrapping_add((column - inside) * dims + inside);
             for dim in (0..dims).step_by(BLOCK) {
                 let tile = Tile::<S, S::A> {
-                    a: self.scratch.query().wrapping_add(dim * ROWS),
+                    a: self.scratch.query().wrapping_add(dim / BLOCK * ROWS * STRIDE),
                     b: panel.wrapping_add(dim * tile_keys),
                     b_stride: tile_keys,
                     depth: BLOCK.min(dims - dim),
                     c: self.scratch.scores(0, column),
-                    c_stride: BLOCK,
+                    c_stride: STRIDE,
                     factor: if dim == 0 { std::ptr::null() } else { self.scratch.ones() },
                 };
                 // SAFETY: the panel holds `end - column` keys from `inside` on; staged queries and scores have six rows.
@@ -292,7 +292,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         }
     }
 
-    /// Widens a strip's queries to pieces of `[ROWS, BLOCK]`, rows of 0 after the last.
+    /// Widens a strip's queries to pieces of `[ROWS, STRIDE]`, rows of 0 after the last.
     fn stage_query(&mut self, span: Span) {
         let view = &self.problem.query;
         let [b, h, i, stride] = view.strides();
@@ -357,7 +357,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
     fn softmax(&mut self, span: Span) {
         let job = Softmax::<S> {
             scores: self.scratch.scores(0, span.columns.0),
-            stride: BLOCK,
+            stride: STRIDE,
             rows: span.rows,
             vectors: (span.columns.1 - span.columns.0) / S::LANES,
             unit: self.unit,
