@@ -1,0 +1,169 @@
+//! Gradients with a bound of each one's error.
+
+use attn_core::reference::HostGradients;
+
+use super::forward::{Pair, Row};
+use super::{Bounded, Units};
+use crate::host::{HostProblem, HostUpstream, position_in};
+
+/// Sums of a gradient's elements: value, error so far, sum of magnitudes, number of terms.
+struct Sum {
+    value: Vec<f64>,
+    error: Vec<f64>,
+    magnitude: Vec<f64>,
+    terms: Vec<usize>,
+}
+
+impl Sum {
+    fn new(len: usize) -> Self {
+        Self { value: vec![0.0; len], error: vec![0.0; len], magnitude: vec![0.0; len], terms: vec![0; len] }
+    }
+
+    fn add(&mut self, at: usize, term: Bounded) {
+        self.value[at] += term.value;
+        self.error[at] += term.error;
+        self.magnitude[at] += term.value.abs();
+        self.terms[at] += 1;
+    }
+
+    /// Adds `factor · vector` to the elements from `at` on.
+    fn add_row(&mut self, at: usize, factor: Bounded, vector: &[f64]) {
+        for (offset, element) in vector.iter().enumerate() {
+            let term = Bounded { value: factor.value * element, error: factor.error * element.abs() };
+            self.add(at + offset, term);
+        }
+    }
+
+    fn finish(self, units: &Units) -> (Vec<f64>, Vec<f64>) {
+        let error = |at: usize| {
+            // Gradients may leave the range in which f16 and f32 have their relative precision; then the floor counts.
+            units.store(self.value[at], self.error[at] + units.sum(self.terms[at], self.magnitude[at]))
+        };
+        let errors = (0..self.value.len()).map(error).collect();
+        (self.value, errors)
+    }
+}
+
+/// Sums of all gradients.
+pub(super) struct Sums<'a> {
+    upstream: &'a HostUpstream,
+    query: Sum,
+    key: Sum,
+    value: Sum,
+    bias: Option<Sum>,
+    alibi_slopes: Option<Sum>,
+    sinks: Option<Sum>,
+}
+
+impl<'a> Sums<'a> {
+    pub fn new(problem: &HostProblem, upstream: &'a HostUpstream) -> Self {
+        let inputs = &problem.inputs;
+        let per_head = |data: &Option<Vec<f64>>| data.as_ref().map(|data| Sum::new(data.len()));
+        Self {
+            upstream,
+            query: Sum::new(inputs.query.len()),
+            key: Sum::new(inputs.key.len()),
+            value: Sum::new(inputs.value.len()),
+            bias: inputs.bias.as_ref().map(|bias| Sum::new(bias.data.len())),
+            alibi_slopes: per_head(&inputs.alibi_slopes),
+            sinks: per_head(&inputs.sinks),
+        }
+    }
+
+    /// Adds what one row gives.
+    pub fn add(&mut self, problem: &HostProblem, units: &Units, row: &Row, out: &[Bounded]) {
+        if row.lse.value == f64::NEG_INFINITY {
+            return;
+        }
+        let dim = problem.dims.value_dim;
+        let grad_out = &self.upstream.grad_out[row.query(problem) * dim..][..dim];
+        let delta = delta(units, grad_out, out);
+        let grad_lse = self.upstream.grad_lse.as_ref().map_or(0.0, |grad| grad[row.query(problem)]);
+        for pair in &row.pairs {
+            let key = row.key(problem, pair);
+            // `w·dOut`, where the output's gradient is stored in the tensors' type.
+            let weight = pair.weight;
+            let stored = Bounded { error: weight.error + weight.value * units.stored, ..weight };
+            self.value.add_row(key * dim, stored, grad_out);
+            let by_weight = dot(units, grad_out, &problem.inputs.value[key * dim..][..dim]);
+            let grad = times(units, weight, shifted(units, by_weight, delta, grad_lse));
+            self.add_pair(problem, units, row, pair, grad);
+        }
+        if let Some(sinks) = &mut self.sinks {
+            let shift = shifted(units, Bounded::default(), delta, grad_lse);
+            sinks.add(row.index[1], times(units, row.sink, shift));
+        }
+    }
+
+    /// Carries the gradient of a score to bias, slopes, query and key.
+    fn add_pair(&mut self, problem: &HostProblem, units: &Units, row: &Row, pair: &Pair, grad: Bounded) {
+        let [batch, head, at] = row.index;
+        let index = [batch, head, at, pair.key];
+        if let (Some(sum), Some(bias)) = (&mut self.bias, &problem.inputs.bias) {
+            sum.add(position_in(bias.shape, index), grad);
+        }
+        if let Some(slopes) = &mut self.alibi_slopes {
+            slopes.add(head, times(units, grad, Bounded { value: -problem.distance(index), error: 0.0 }));
+        }
+        let (d, u) = (problem.dims.head_dim, units.accumulation);
+        let scale = problem.spec.scale.unwrap_or(1.0 / (d as f64).sqrt());
+        let scale = Bounded { value: scale, error: u * scale.abs() };
+        let grad = times(units, times(units, grad, pair.slope), scale);
+        let (query, key) = (row.query(problem) * d, row.key(problem, pair) * d);
+        self.query.add_row(query, grad, &problem.inputs.key[key..][..d]);
+        self.key.add_row(key, grad, &problem.inputs.query[query..][..d]);
+    }
+
+    /// Values and bounds of the gradients.
+    pub fn finish(self, units: &Units) -> (HostGradients, HostGradients) {
+        let optional = |sum: Option<Sum>| sum.map(|sum| sum.finish(units)).unzip();
+        let ((query, query_error), (key, key_error), (value, value_error)) =
+            (self.query.finish(units), self.key.finish(units), self.value.finish(units));
+        let (bias, bias_error) = optional(self.bias);
+        let (alibi_slopes, alibi_slopes_error) = optional(self.alibi_slopes);
+        let (sinks, sinks_error) = optional(self.sinks);
+        (
+            HostGradients { query, key, value, bias, alibi_slopes, sinks },
+            HostGradients {
+                query: query_error,
+                key: key_error,
+                value: value_error,
+                bias: bias_error,
+                alibi_slopes: alibi_slopes_error,
+                sinks: sinks_error,
+            },
+        )
+    }
+}
+
+/// `Σ dOut·v`, where `dOut` comes stored.
+fn dot(units: &Units, grad_out: &[f64], value: &[f64]) -> Bounded {
+    let magnitude: f64 = grad_out.iter().zip(value).map(|(a, b)| (a * b).abs()).sum();
+    Bounded {
+        value: grad_out.iter().zip(value).map(|(a, b)| a * b).sum(),
+        error: units.sum(value.len(), magnitude) + units.stored * magnitude,
+    }
+}
+
+/// `δ = Σ dOut·out`, where both come stored.
+fn delta(units: &Units, grad_out: &[f64], out: &[Bounded]) -> Bounded {
+    let values: Vec<f64> = out.iter().map(|out| out.value).collect();
+    let delta = dot(units, grad_out, &values);
+    let stored: f64 = grad_out.iter().zip(out).map(|(grad, out)| grad.abs() * out.error).sum();
+    Bounded { error: delta.error + stored, ..delta }
+}
+
+/// `x − δ + dLse`.
+fn shifted(units: &Units, x: Bounded, delta: Bounded, grad_lse: f64) -> Bounded {
+    let magnitude = x.value.abs() + delta.value.abs() + grad_lse.abs();
+    Bounded {
+        value: x.value - delta.value + grad_lse,
+        error: x.error + delta.error + 3.0 * units.accumulation * magnitude,
+    }
+}
+
+fn times(units: &Units, a: Bounded, b: Bounded) -> Bounded {
+    let value = a.value * b.value;
+    let error = a.value.abs() * b.error + b.value.abs() * a.error + a.error * b.error;
+    Bounded { value, error: error + 2.0 * units.accumulation * value.abs() }
+}

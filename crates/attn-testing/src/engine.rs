@@ -1,0 +1,201 @@
+//! Who answers problems: Burn's backends, single kernel paths on them, and the reference.
+
+use attn_core::reference;
+use burn::tensor::{Device, FloatDType};
+
+use crate::host::{Answer, Ask, HostProblem};
+use crate::run::{self, Layouts, Target};
+
+/// Someone who answers problems.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    name: &'static str,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    /// The reference, f64 on the host.
+    Reference,
+    /// The public face on tensors of a device.
+    Tensors(Target),
+}
+
+/// The engines that run where none is named.
+pub const DEFAULT: [&str; 2] = ["ndarray", "flex"];
+
+/// Every engine's name.
+pub const NAMES: [&str; 8] =
+    ["ndarray", "flex", "composite", "reference", "cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-portable"];
+
+impl Engine {
+    /// The engine of that name.
+    ///
+    /// # Errors
+    /// Says which names there are, or which feature this program was built without.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let Some(name) = NAMES.into_iter().find(|known| *known == name) else {
+            return Err(format!("no backend {name:?}; there are {}", NAMES.join(", ")));
+        };
+        let kind = match name {
+            "reference" => Kind::Reference,
+            "ndarray" => Kind::Tensors(Target::new(ndarray().ok_or_else(|| not_built(name, "ndarray"))?)),
+            "flex" => Kind::Tensors(Target::new(flex().ok_or_else(|| not_built(name, "flex"))?)),
+            kernel => {
+                let mut target = Target::new(flex().ok_or_else(|| not_built(name, "flex"))?);
+                target.forward = Some(kernel);
+                // The CPU kernels have no backward pass: gradients are the binding's choice there.
+                target.backward = (kernel == "composite").then_some(kernel);
+                Kind::Tensors(target)
+            }
+        };
+        Ok(Self { name, kind })
+    }
+
+    /// Every engine that this program was built with and this machine can run.
+    pub fn available() -> Vec<Self> {
+        let named = NAMES.into_iter().filter_map(|name| Self::named(name).ok());
+        named.filter(|engine| engine.unavailable().is_none()).collect()
+    }
+
+    /// Its name on the command line.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Why it cannot run on this machine at all.
+    pub fn unavailable(&self) -> Option<&'static str> {
+        match self.name {
+            "cpu-avx512" if !has_avx512() => Some("this CPU has no AVX-512F"),
+            "cpu-avx2" if !has_avx2() => Some("this CPU has no AVX2 with FMA and F16C"),
+            "cpu-neon" if !has_neon() => Some("this CPU has no NEON"),
+            _ => None,
+        }
+    }
+
+    /// Whether it has tensors of that type. The reference takes any, since it widens them.
+    pub fn has_dtype(&self, dtype: FloatDType) -> bool {
+        match &self.kind {
+            Kind::Reference => true,
+            Kind::Tensors(target) => target.device.supports_dtype(dtype),
+        }
+    }
+
+    /// The device whose tensors it takes; none for the reference.
+    pub fn device(&self) -> Option<&Device> {
+        match &self.kind {
+            Kind::Reference => None,
+            Kind::Tensors(target) => Some(&target.device),
+        }
+    }
+
+    /// The answer, from tensors laid out plainly.
+    ///
+    /// # Errors
+    /// What went wrong, in words. May panic where a backend does.
+    pub fn answer(&self, problem: &HostProblem, ask: &Ask) -> Result<Answer, String> {
+        self.answer_from(problem, ask, Layouts::default())
+    }
+
+    /// The answer, from tensors that lie in memory as said.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub fn answer_from(&self, problem: &HostProblem, ask: &Ask, layouts: Layouts) -> Result<Answer, String> {
+        match &self.kind {
+            Kind::Reference => refer(problem, ask),
+            Kind::Tensors(target) => run::answer(target, problem, ask, layouts),
+        }
+    }
+}
+
+/// The reference's answer.
+///
+/// # Errors
+/// The contract's, in words.
+pub fn refer(host: &HostProblem, ask: &Ask) -> Result<Answer, String> {
+    let words = |error: attn_core::AttentionError| error.to_string();
+    let problem = host.problem().map_err(words)?;
+    let outputs = reference::forward(&problem, &host.inputs).map_err(words)?;
+    let gradients = ask
+        .gradients
+        .as_ref()
+        .map(|upstream| reference::backward(&problem, &host.inputs, &upstream.grad_out, upstream.grad_lse.as_deref()));
+    Ok(Answer {
+        out: outputs.out,
+        lse: ask.lse.then_some(outputs.lse),
+        weights: ask.weights.then_some(outputs.weights),
+        gradients: gradients.transpose().map_err(words)?,
+    })
+}
+
+fn not_built(name: &str, feature: &str) -> String {
+    format!("backend {name:?} is not in this program: build attn-testing with --features {feature}")
+}
+
+#[cfg(feature = "ndarray")]
+fn ndarray() -> Option<Device> {
+    // Burn drops NdArray in its next release; until then it is judged. The one place here that names it.
+    #[allow(deprecated)]
+    Some(Device::ndarray())
+}
+
+#[cfg(not(feature = "ndarray"))]
+fn ndarray() -> Option<Device> {
+    None
+}
+
+#[cfg(feature = "flex")]
+fn flex() -> Option<Device> {
+    Some(Device::flex())
+}
+
+#[cfg(not(feature = "flex"))]
+fn flex() -> Option<Device> {
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    has_avx2() && std::arch::is_x86_feature_detected!("avx512f")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+        && std::arch::is_x86_feature_detected!("fma")
+        && std::arch::is_x86_feature_detected!("f16c")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
+}
+
+fn has_neon() -> bool {
+    cfg!(target_arch = "aarch64")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let error = Engine::named("cudnn").map(|engine| engine.name()).expect_err("there is no such backend");
+        assert!(error.contains("cudnn") && error.contains("cpu-portable"), "{error}");
+    }
+
+    #[test]
+    fn every_name_is_its_own() {
+        for engine in Engine::available() {
+            assert!(NAMES.contains(&engine.name()));
+        }
+        assert!(DEFAULT.iter().all(|name| NAMES.contains(name)));
+    }
+}

@@ -1,0 +1,224 @@
+//! A problem with its data on the host, and the answer to it: what files, generators, engines and oracles exchange.
+
+use attn_core::reference::{Broadcast, HostGradients, HostInputs};
+use attn_core::{Alignment, AttentionError, AttentionSpec, Polarity, Problem, ProblemInputs, TensorInfo};
+use burn::tensor::{DType, FloatDType, bf16, f16};
+
+/// Lengths of all axes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Dims {
+    /// B.
+    pub batch: usize,
+    /// H, a multiple of G.
+    pub heads: usize,
+    /// G.
+    pub kv_heads: usize,
+    /// Sq.
+    pub query_len: usize,
+    /// Sk.
+    pub key_len: usize,
+    /// D.
+    pub head_dim: usize,
+    /// E.
+    pub value_dim: usize,
+}
+
+impl Dims {
+    /// `[B, H, Sq, D]`.
+    pub fn query(&self) -> [usize; 4] {
+        [self.batch, self.heads, self.query_len, self.head_dim]
+    }
+
+    /// `[B, G, Sk, D]`.
+    pub fn key(&self) -> [usize; 4] {
+        [self.batch, self.kv_heads, self.key_len, self.head_dim]
+    }
+
+    /// `[B, G, Sk, E]`.
+    pub fn value(&self) -> [usize; 4] {
+        [self.batch, self.kv_heads, self.key_len, self.value_dim]
+    }
+
+    /// `[B, H, Sq, E]`.
+    pub fn out(&self) -> [usize; 4] {
+        [self.batch, self.heads, self.query_len, self.value_dim]
+    }
+
+    /// `[B, H, Sq]`.
+    pub fn rows(&self) -> [usize; 3] {
+        [self.batch, self.heads, self.query_len]
+    }
+
+    /// `[B, H, Sq, Sk]`.
+    pub fn scores(&self) -> [usize; 4] {
+        [self.batch, self.heads, self.query_len, self.key_len]
+    }
+}
+
+/// An attention with its data. Every number is one that `dtype` can hold.
+#[derive(Debug, Clone)]
+pub struct HostProblem {
+    /// Element type of the tensors that a backend gets.
+    pub dtype: FloatDType,
+    /// Lengths of all axes.
+    pub dims: Dims,
+    /// Numbers and switches.
+    pub spec: AttentionSpec,
+    /// One length a batch entry.
+    pub kv_lens: Option<Vec<usize>>,
+    /// The data.
+    pub inputs: HostInputs,
+}
+
+impl HostProblem {
+    /// The validated problem.
+    ///
+    /// # Errors
+    /// As [`Problem::new`].
+    pub fn problem(&self) -> Result<Problem, AttentionError> {
+        let dtype: DType = self.dtype.into();
+        let float = |shape: &[usize]| TensorInfo { shape: shape.to_vec(), dtype };
+        let per_head = |data: &Option<Vec<f64>>| data.as_ref().map(|data| float(&[data.len()]));
+        let bool_dtype = DType::Bool(burn::tensor::BoolStore::Native);
+        let mask = self.inputs.mask.as_ref();
+        Problem::new(
+            &self.spec,
+            &ProblemInputs {
+                query: float(&self.dims.query()),
+                key: float(&self.dims.key()),
+                value: float(&self.dims.value()),
+                mask: mask.map(|(mask, _)| TensorInfo { shape: mask.shape.to_vec(), dtype: bool_dtype }),
+                bias: self.inputs.bias.as_ref().map(|bias| float(&bias.shape)),
+                alibi_slopes: per_head(&self.inputs.alibi_slopes),
+                sinks: per_head(&self.inputs.sinks),
+                kv_lens: self.kv_lens.as_deref(),
+            },
+        )
+    }
+}
+
+impl HostProblem {
+    /// Absolute position of query 0 of a batch entry, from the spec's own words.
+    pub fn offset(&self, batch: usize) -> i128 {
+        match self.spec.alignment {
+            Alignment::BottomRight => self.visible_keys(batch) as i128 - self.dims.query_len as i128,
+            Alignment::TopLeft => 0,
+            Alignment::Offset(offset) => i128::from(offset),
+        }
+    }
+
+    /// `|j − p|`.
+    pub fn distance(&self, [batch, _, row, key]: [usize; 4]) -> f64 {
+        (key as i128 - (row as i128 + self.offset(batch))).unsigned_abs() as f64
+    }
+
+    /// Whether query `i` of a head sees key `j`, at `[b, h, i, j]`. Written from the contract's words, apart from the reference and
+    /// from the bands that kernels use.
+    pub fn sees(&self, index: [usize; 4]) -> bool {
+        let [batch, _, row, key] = index;
+        let position = row as i128 + self.offset(batch);
+        let (j, window) = (key as i128, self.spec.window);
+        key < self.visible_keys(batch)
+            && !(self.spec.causal && j > position)
+            && window.left.is_none_or(|left| j >= position - left as i128)
+            && window.right.is_none_or(|right| j <= position + right as i128)
+            && self.inputs.mask.as_ref().is_none_or(|(mask, polarity)| {
+                mask.data[position_in(mask.shape, index)] == (*polarity == Polarity::Keep)
+            })
+            && self
+                .inputs
+                .bias
+                .as_ref()
+                .is_none_or(|bias| bias.data[position_in(bias.shape, index)] != f64::NEG_INFINITY)
+    }
+
+    fn visible_keys(&self, batch: usize) -> usize {
+        self.kv_lens.as_ref().map_or(self.dims.key_len, |lens| lens[batch])
+    }
+
+    /// Key/value head that a query head reads.
+    pub fn kv_head(&self, head: usize) -> usize {
+        head / (self.dims.heads / self.dims.kv_heads)
+    }
+}
+
+/// Gradients of the loss by the outputs: the loss is `Σ out·grad_out + Σ lse·grad_lse`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HostUpstream {
+    /// `[B, H, Sq, E]`.
+    pub grad_out: Vec<f64>,
+    /// `[B, H, Sq]`; none is zero.
+    pub grad_lse: Option<Vec<f64>>,
+}
+
+/// What to compute beside the output.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// The log-sum-exp of every row.
+    pub lse: bool,
+    /// Every weight.
+    pub weights: bool,
+    /// Gradients by every input, for this upstream gradient.
+    pub gradients: Option<HostUpstream>,
+}
+
+/// What came, widened to f64, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// `[B, H, Sq, E]`.
+    pub out: Vec<f64>,
+    /// `[B, H, Sq]`.
+    pub lse: Option<Vec<f64>>,
+    /// `[B, H, Sq, Sk]`.
+    pub weights: Option<Vec<f64>>,
+    /// By every input that is there.
+    pub gradients: Option<HostGradients>,
+}
+
+impl Answer {
+    /// The tensor of that name in case files: `out`, `lse`, `weights`, `dq`, `dk`, `dv`, `dbias`, `dalibi_slopes`, `dsinks`.
+    pub fn get(&self, name: &str) -> Option<&[f64]> {
+        let gradients = self.gradients.as_ref();
+        match name {
+            "out" => Some(&self.out),
+            "lse" => self.lse.as_deref(),
+            "weights" => self.weights.as_deref(),
+            "dq" => gradients.map(|gradients| gradients.query.as_slice()),
+            "dk" => gradients.map(|gradients| gradients.key.as_slice()),
+            "dv" => gradients.map(|gradients| gradients.value.as_slice()),
+            "dbias" => gradients.and_then(|gradients| gradients.bias.as_deref()),
+            "dalibi_slopes" => gradients.and_then(|gradients| gradients.alibi_slopes.as_deref()),
+            "dsinks" => gradients.and_then(|gradients| gradients.sinks.as_deref()),
+            _ => None,
+        }
+    }
+
+    /// Every name that [`get`](Self::get) knows.
+    pub const NAMES: [&'static str; 9] =
+        ["out", "lse", "weights", "dq", "dk", "dv", "dbias", "dalibi_slopes", "dsinks"];
+}
+
+/// The number of that element type that lies nearest, widened again.
+pub fn round_to(dtype: FloatDType, value: f64) -> f64 {
+    match dtype {
+        FloatDType::F64 => value,
+        FloatDType::F32 | FloatDType::Flex32 => f64::from(value as f32),
+        FloatDType::F16 => f16::from_f64(value).to_f64(),
+        FloatDType::BF16 => bf16::from_f64(value).to_f64(),
+    }
+}
+
+/// Row-major position of an index in a shape, axes of length 1 broadcast.
+pub fn position_in(shape: [usize; 4], index: [usize; 4]) -> usize {
+    (0..4).fold(0, |at, axis| at * shape[axis] + if shape[axis] == 1 { 0 } else { index[axis] })
+}
+
+/// A broadcast tensor with its elements made from their indices.
+pub fn broadcast<T>(shape: [usize; 4], mut element: impl FnMut([usize; 4]) -> T) -> Broadcast<T> {
+    let [a, b, c, d] = shape;
+    let mut data = Vec::with_capacity(a * b * c * d);
+    for at in 0..a * b * c * d {
+        data.push(element([at / (b * c * d), at / (c * d) % b, at / d % c, at % d]));
+    }
+    Broadcast { shape, data }
+}
