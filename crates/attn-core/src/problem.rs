@@ -227,8 +227,9 @@ fn bands(
             ));
         }
     }
-    let distance = |keys: usize| i64::try_from(keys).unwrap_or(i64::MAX);
-    let right = spec.window.right.map(distance);
+    // A side longer than any position is an open one.
+    let distance = |keys: usize| i64::try_from(keys).ok();
+    let right = spec.window.right.and_then(distance);
     let upper = if spec.causal { Some(right.unwrap_or(0).min(0)) } else { right };
     let band = |keys: usize| Band {
         offset: match spec.alignment {
@@ -236,7 +237,7 @@ fn bands(
             Alignment::TopLeft => 0,
             Alignment::Offset(offset) => offset,
         },
-        lower: spec.window.left.map(|keys| -distance(keys)),
+        lower: spec.window.left.and_then(distance).map(|keys| -keys),
         upper,
         keys,
     };

@@ -99,7 +99,11 @@ impl<'a, B: Backend> Backward<'a, B> {
     fn tile(&self, tile: &Tile, whole: bool, at_rows: usize, at_keys: usize, sums: &mut Sums<B>) {
         let context = &self.context;
         let scores = context.scores(tile);
-        let weights = B::float_exp(B::float_sub(scores.values.clone(), context.rows_of(&self.lse, tile)));
+        let lse = context.rows_of(&self.lse, tile);
+        let mut weights = B::float_exp(B::float_sub(scores.values.clone(), lse.clone()));
+        if whole {
+            weights = context.normalised(weights, lse, tile);
+        }
         if self.wanted.value
             && let Some(grad_out) = &self.grad_out
         {

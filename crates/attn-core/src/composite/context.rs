@@ -208,6 +208,20 @@ impl<'a, B: Backend> Context<'a, B> {
         B::int_cast(B::int_from_data(data.convert_dtype(self.int_dtype.into()), &self.device), self.int_dtype)
     }
 
+    /// The weights `exp(s − lse)` of a tile that holds all its rows see, over their own sum and the sink's.
+    ///
+    /// The LSE may come from another kernel, whose scores round otherwise: at scores of 10⁴ their sum is then off by 10⁻³.
+    /// `lse` is `[B, h, r, 1]`, finite. Rows that see nothing stay 0.
+    pub fn normalised(&self, weights: FloatTensor<B>, lse: FloatTensor<B>, tile: &Tile) -> FloatTensor<B> {
+        let mut sum = B::float_sum_dim(weights.clone(), 3);
+        if let Some(sinks) = &self.inputs.sinks {
+            let sink = B::float_exp(B::float_sub(self.per_head(sinks, &tile.heads), lse));
+            sum = B::float_add(sum, sink);
+        }
+        let nothing = B::float_equal_elem(sum.clone(), Scalar::Float(0.0), self.bool_dtype);
+        B::float_div(weights, fill::<B>(sum, nothing, 1.0))
+    }
+
     /// 1 where a tile is visible, 0 where hidden, shaped as `like`.
     pub fn visible(&self, like: &FloatTensor<B>, hidden: &[BoolTensor<B>]) -> FloatTensor<B> {
         let ones = B::float_ones(like.shape(), &self.device, self.accumulation);

@@ -20,7 +20,8 @@
 //!
 //! # Backward
 //!
-//! With `p = exp(s − lse)`, `δ_i = Σ_e dOut·out` (or `Σ_j p·(dOut·Vᵀ)`, where one tile holds all that a row sees), for each tile again:
+//! With `p = exp(s − lse)`, `δ_i = Σ_e dOut·out`, for each tile again (where one tile holds all that its rows see, `p` is normalised
+//! anew and `δ_i = Σ_j p·(dOut·Vᵀ)`, which loses less):
 //! `dS = p ∘ (dOut·Vᵀ − δ + dLse)`, `dV += pᵀ·dOut`, then through bias, ALiBi, softcap and scale,
 //! `dQ += dS·K`, `dK += dSᵀ·Q`.
 //!

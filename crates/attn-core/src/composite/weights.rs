@@ -100,7 +100,9 @@ fn tile_weights<B: Backend>(
     let scores = context.scores(&tile);
     let lse = context.rows_of(lse, &tile);
     let nothing = B::float_equal_elem(lse.clone(), Scalar::Float(f64::NEG_INFINITY), context.bool_dtype);
-    B::float_exp(B::float_sub(scores.values, fill::<B>(lse, nothing, 0.0)))
+    let lse = fill::<B>(lse, nothing, 0.0);
+    let weights = B::float_exp(B::float_sub(scores.values, lse.clone()));
+    context.normalised(weights, lse, &tile)
 }
 
 /// `weights · value` where a weight of exactly 0 takes nothing, not even NaN or infinity.
