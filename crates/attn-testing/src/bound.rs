@@ -10,7 +10,7 @@
 //! l = Σ p                    relative: Σ w·(that of p) + g(n)·u
 //! weight, lse, out           from these; out once more t·|out|, since it is stored
 //! gradients                  the same rules through the backward's formulas, where the output and its gradient come stored in
-//!                            the tensors' type; each once more t·|gradient|
+//!                            the tensors' type; the parts by out and by lse are stored, added, and stored again
 //! ```
 //!
 //! The constants cover what kernels do differently: scaling the query first, powers of two in place of e, rescaling between tiles,
@@ -83,18 +83,16 @@ pub fn evaluate(problem: &HostProblem, ask: &Ask) -> (Answer, Answer) {
     let units = Units::of(problem.dtype);
     let dims = &problem.dims;
     let (mut values, mut errors) = (Parts::default(), Parts::default());
-    let mut sums = ask.gradients.as_ref().map(|upstream| backward::Sums::new(problem, upstream));
+    let mut sums = ask.gradients.iter().flat_map(|upstream| backward::Sums::of(problem, upstream)).collect::<Vec<_>>();
     let [batch, heads, rows] = dims.rows();
     for at in 0..batch * heads * rows {
         let row = forward::Row::new(problem, &units, [at / (heads * rows), at / rows % heads, at % rows]);
         let out = row.out(problem, &units);
         values.push(&row, &out, dims.key_len, |bounded| bounded.value);
         errors.push(&row, &out, dims.key_len, |bounded| bounded.error);
-        if let Some(sums) = &mut sums {
-            sums.add(problem, &units, &row, &out);
-        }
+        sums.iter_mut().for_each(|sums| sums.add(problem, &units, &row, &out));
     }
-    let (gradients, gradient_errors) = sums.map(|sums| sums.finish(&units)).unzip();
+    let (gradients, gradient_errors) = backward::finish(&units, sums).unzip();
     (values.answer(ask, gradients), errors.answer(ask, gradient_errors))
 }
 

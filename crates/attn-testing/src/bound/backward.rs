@@ -44,9 +44,9 @@ impl Sum {
     }
 }
 
-/// Sums of all gradients.
+/// Sums of all gradients by one output.
 pub(super) struct Sums<'a> {
-    upstream: &'a HostUpstream,
+    output: Output<'a>,
     query: Sum,
     key: Sum,
     value: Sum,
@@ -55,12 +55,26 @@ pub(super) struct Sums<'a> {
     sinks: Option<Sum>,
 }
 
+/// An output and the loss's gradient by it.
+#[derive(Clone, Copy)]
+enum Output<'a> {
+    Out(&'a [f64]),
+    Lse(&'a [f64]),
+}
+
 impl<'a> Sums<'a> {
-    pub fn new(problem: &HostProblem, upstream: &'a HostUpstream) -> Self {
+    /// The sums by each output that the loss takes in.
+    pub fn of(problem: &HostProblem, upstream: &'a HostUpstream) -> Vec<Self> {
+        let by_lse = upstream.grad_lse.as_deref().map(Output::Lse);
+        let outputs = std::iter::once(Output::Out(&upstream.grad_out)).chain(by_lse);
+        outputs.map(|output| Self::new(problem, output)).collect()
+    }
+
+    fn new(problem: &HostProblem, output: Output<'a>) -> Self {
         let inputs = &problem.inputs;
         let per_head = |data: &Option<Vec<f64>>| data.as_ref().map(|data| Sum::new(data.len()));
         Self {
-            upstream,
+            output,
             query: Sum::new(inputs.query.len()),
             key: Sum::new(inputs.key.len()),
             value: Sum::new(inputs.value.len()),
@@ -75,10 +89,24 @@ impl<'a> Sums<'a> {
         if row.lse.value == f64::NEG_INFINITY {
             return;
         }
+        match self.output {
+            Output::Out(grad) => self.add_by_out(problem, units, row, out, grad),
+            Output::Lse(grad) => {
+                let grad = Bounded { value: grad[row.query(problem)], error: 0.0 };
+                for pair in &row.pairs {
+                    self.add_pair(problem, units, row, pair, times(units, pair.weight, grad));
+                }
+                if let Some(sinks) = &mut self.sinks {
+                    sinks.add(row.index[1], times(units, row.sink, grad));
+                }
+            }
+        }
+    }
+
+    fn add_by_out(&mut self, problem: &HostProblem, units: &Units, row: &Row, out: &[Bounded], grad_out: &[f64]) {
         let dim = problem.dims.value_dim;
-        let grad_out = &self.upstream.grad_out[row.query(problem) * dim..][..dim];
+        let grad_out = &grad_out[row.query(problem) * dim..][..dim];
         let delta = delta(units, grad_out, out);
-        let grad_lse = self.upstream.grad_lse.as_ref().map_or(0.0, |grad| grad[row.query(problem)]);
         for pair in &row.pairs {
             let key = row.key(problem, pair);
             // `w·dOut`, where the output's gradient is stored in the tensors' type.
@@ -86,12 +114,10 @@ impl<'a> Sums<'a> {
             let stored = Bounded { error: weight.error + weight.value * units.stored, ..weight };
             self.value.add_row(key * dim, stored, grad_out);
             let by_weight = dot(units, grad_out, &problem.inputs.value[key * dim..][..dim]);
-            let grad = times(units, weight, shifted(units, by_weight, delta, grad_lse));
-            self.add_pair(problem, units, row, pair, grad);
+            self.add_pair(problem, units, row, pair, times(units, weight, minus(units, by_weight, delta)));
         }
         if let Some(sinks) = &mut self.sinks {
-            let shift = shifted(units, Bounded::default(), delta, grad_lse);
-            sinks.add(row.index[1], times(units, row.sink, shift));
+            sinks.add(row.index[1], times(units, row.sink, minus(units, Bounded::default(), delta)));
         }
     }
 
@@ -114,25 +140,43 @@ impl<'a> Sums<'a> {
         self.key.add_row(key, grad, &problem.inputs.query[query..][..d]);
     }
 
-    /// Values and bounds of the gradients.
-    pub fn finish(self, units: &Units) -> (HostGradients, HostGradients) {
-        let optional = |sum: Option<Sum>| sum.map(|sum| sum.finish(units)).unzip();
-        let ((query, query_error), (key, key_error), (value, value_error)) =
-            (self.query.finish(units), self.key.finish(units), self.value.finish(units));
-        let (bias, bias_error) = optional(self.bias);
-        let (alibi_slopes, alibi_slopes_error) = optional(self.alibi_slopes);
-        let (sinks, sinks_error) = optional(self.sinks);
-        (
-            HostGradients { query, key, value, bias, alibi_slopes, sinks },
-            HostGradients {
-                query: query_error,
-                key: key_error,
-                value: value_error,
-                bias: bias_error,
-                alibi_slopes: alibi_slopes_error,
-                sinks: sinks_error,
-            },
-        )
+    fn finish(self, units: &Units) -> [Option<(Vec<f64>, Vec<f64>)>; 6] {
+        let optional = [self.bias, self.alibi_slopes, self.sinks];
+        let [bias, alibi_slopes, sinks] = optional.map(|sum| sum.map(|sum| sum.finish(units)));
+        let [query, key, value] = [self.query, self.key, self.value].map(|sum| Some(sum.finish(units)));
+        [query, key, value, bias, alibi_slopes, sinks]
+    }
+}
+
+/// Values and bounds of the gradients: the parts by each output, stored, added and stored again. None where there are no parts.
+pub(super) fn finish(units: &Units, parts: Vec<Sums<'_>>) -> Option<(HostGradients, HostGradients)> {
+    let parts = parts.into_iter().map(|sums| sums.finish(units));
+    let [query, key, value, bias, alibi_slopes, sinks] = parts.reduce(|mut a, b| {
+        a.iter_mut().zip(&b).for_each(|(a, b)| add_part(units, a, b));
+        a
+    })?;
+    let (query, key, value) = (query?, key?, value?);
+    let ((bias, bias_error), (alibi_slopes, alibi_slopes_error), (sinks, sinks_error)) =
+        (bias.unzip(), alibi_slopes.unzip(), sinks.unzip());
+    Some((
+        HostGradients { query: query.0, key: key.0, value: value.0, bias, alibi_slopes, sinks },
+        HostGradients {
+            query: query.1,
+            key: key.1,
+            value: value.1,
+            bias: bias_error,
+            alibi_slopes: alibi_slopes_error,
+            sinks: sinks_error,
+        },
+    ))
+}
+
+fn add_part(units: &Units, sum: &mut Option<(Vec<f64>, Vec<f64>)>, part: &Option<(Vec<f64>, Vec<f64>)>) {
+    let (Some((values, errors)), Some((part_values, part_errors))) = (sum, part) else { return };
+    for at in 0..values.len() {
+        values[at] += part_values[at];
+        errors[at] += part_errors[at] + units.accumulation * values[at].abs();
+        errors[at] = units.store(values[at], errors[at]);
     }
 }
 
@@ -153,13 +197,10 @@ fn delta(units: &Units, grad_out: &[f64], out: &[Bounded]) -> Bounded {
     Bounded { error: delta.error + stored, ..delta }
 }
 
-/// `x − δ + dLse`.
-fn shifted(units: &Units, x: Bounded, delta: Bounded, grad_lse: f64) -> Bounded {
-    let magnitude = x.value.abs() + delta.value.abs() + grad_lse.abs();
-    Bounded {
-        value: x.value - delta.value + grad_lse,
-        error: x.error + delta.error + 3.0 * units.accumulation * magnitude,
-    }
+/// `x − δ`.
+fn minus(units: &Units, x: Bounded, delta: Bounded) -> Bounded {
+    let magnitude = x.value.abs() + delta.value.abs();
+    Bounded { value: x.value - delta.value, error: x.error + delta.error + 2.0 * units.accumulation * magnitude }
 }
 
 fn times(units: &Units, a: Bounded, b: Bounded) -> Bounded {

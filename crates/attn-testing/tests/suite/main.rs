@@ -1,0 +1,23 @@
+//! One program of all tests, so that the backends are linked once.
+//!
+//! `cases`: the shared cases on every engine. `reference`: what judges is judged. `random`: engines against the reference over
+//! random problems. `laws`: what follows from the contract. `bad_input`: errors in place of panics. `verifier`: `attn-verify`.
+
+mod bad_input;
+mod cases;
+mod laws;
+mod random;
+mod reference;
+mod verifier;
+
+use std::path::PathBuf;
+
+/// The folder of shared cases, beside the workspace; none where it is not there.
+fn shared_cases() -> Option<PathBuf> {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/cases"));
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: there is no {}", folder.display());
+    None
+}
