@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 
 use super::check::{self, positive};
 use super::options::AttentionOptions;
-use crate::{Attention, Selection, apply_weights};
+use crate::{Selection, apply_weights};
 
 /// Sizes of a [`MultiHeadAttention`]; [`init`](Self::init) makes the layer.
 ///
