@@ -15,10 +15,9 @@ const VERSION: &str = "0.20.2";
 
 /// Judges the licences, the sources and the bans of every dependency.
 pub fn check() -> Result<()> {
-    let root = workspace::root();
     let mut deny = Command::new(program()?);
-    deny.arg("--manifest-path").arg(root.join("Cargo.toml")).args(["check", "--hide-inclusion-graph"]);
-    workspace::demand(deny.arg("--config").arg(root.join("deny.toml")).args(["bans", "licenses", "sources"]))
+    deny.arg("--manifest-path").arg(workspace::root().join("Cargo.toml"));
+    workspace::demand(deny.args(["check", "--hide-inclusion-graph", "bans", "licenses", "sources"]))
 }
 
 /// The program in the cache, built now where it is missing.
