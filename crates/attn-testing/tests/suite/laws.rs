@@ -1,1 +1,281 @@
-//! stub
+//! What follows from the contract, checked between two runs of one engine: the bounds of both runs' rounding are allowed between
+//! them, see [`attn_testing::bound`].
+
+use attn::AttentionOutput;
+use attn_core::reference::{Broadcast, HostInputs};
+use attn_core::{Alignment, AttentionSpec, Polarity};
+use attn_testing::bound;
+use attn_testing::compare::{Tolerance, compare};
+use attn_testing::engine::Engine;
+use attn_testing::generate::{Recipe, config, recipes};
+use attn_testing::host::{Answer, Ask, HostProblem, broadcast, position_in};
+use attn_testing::run::{self, Layout};
+use burn::tensor::{FloatDType, Tensor};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+/// Forward only, with LSE and weights.
+fn ask() -> Ask {
+    Ask { lse: true, weights: true, gradients: None }
+}
+
+/// Holds a law on every engine with f64 tensors, over random problems.
+fn law(law: impl Fn(&Engine, &HostProblem) -> Result<(), TestCaseError>, simplify: impl Fn(&mut Recipe)) {
+    let engines: Vec<Engine> = Engine::available()
+        .into_iter()
+        .filter(|engine| engine.has_dtype(FloatDType::F64) && ["ndarray", "flex", "composite"].contains(&engine.name()))
+        .collect();
+    let holds = |mut recipe: Recipe| {
+        simplify(&mut recipe);
+        let problem = recipe.build(FloatDType::F64);
+        engines.iter().try_for_each(|engine| law(engine, &problem))
+    };
+    TestRunner::new(config(150)).run(&recipes(), holds).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn solve(engine: &Engine, problem: &HostProblem) -> Result<Answer, TestCaseError> {
+    engine.answer(problem, &ask()).map_err(|reason| TestCaseError::fail(format!("{}: {reason}", engine.name())))
+}
+
+/// Both answers within the bounds of both problems.
+fn same(
+    names: &[&str],
+    (a, a_problem): (&Answer, &HostProblem),
+    (b, b_problem): (&Answer, &HostProblem),
+) -> Result<(), TestCaseError> {
+    let (a_bounds, b_bounds) = (bound::bounds(a_problem, &ask()), bound::bounds(b_problem, &ask()));
+    for name in names {
+        let all = [a, b, &a_bounds, &b_bounds].map(|answer| answer.get(name).expect("asked for"));
+        let [a, b, a_bounds, b_bounds] = all;
+        prop_assert_eq!(a_bounds.len(), b_bounds.len());
+        let bounds: Vec<f64> = a_bounds.iter().zip(b_bounds).map(|(a, b)| a + b).collect();
+        let worst = compare(a, b, Tolerance::Each(&bounds)).map_err(TestCaseError::fail)?;
+        prop_assert!(worst.passes(), "{name}: {worst:?}");
+    }
+    Ok(())
+}
+
+/// A tensor `[B, G, Sk, X]` with its keys chosen.
+fn choose(data: &[f64], key_len: usize, dim: usize, keys: &[usize]) -> Vec<f64> {
+    let heads = data.len().checked_div(key_len * dim).unwrap_or(0);
+    let rows = (0..heads).flat_map(|head| keys.iter().map(move |key| head * key_len + key));
+    rows.flat_map(|row| &data[row * dim..(row + 1) * dim]).copied().collect()
+}
+
+/// A tensor that broadcasts to the scores, with its keys chosen.
+fn choose_last<T: Copy>(tensor: &Broadcast<T>, keys: &[usize]) -> Broadcast<T> {
+    if tensor.shape[3] == 1 {
+        return tensor.clone();
+    }
+    let [a, b, c, _] = tensor.shape;
+    broadcast([a, b, c, keys.len()], |[a, b, c, d]| tensor.data[position_in(tensor.shape, [a, b, c, keys[d]])])
+}
+
+/// The same problem over some of its keys, in their order.
+fn with_keys(problem: &HostProblem, keys: &[usize]) -> HostProblem {
+    let (dims, inputs) = (problem.dims, &problem.inputs);
+    let mut chosen = problem.clone();
+    chosen.dims.key_len = keys.len();
+    chosen.inputs = HostInputs {
+        key: choose(&inputs.key, dims.key_len, dims.head_dim, keys),
+        value: choose(&inputs.value, dims.key_len, dims.value_dim, keys),
+        mask: inputs.mask.as_ref().map(|(mask, polarity)| (choose_last(mask, keys), *polarity)),
+        bias: inputs.bias.as_ref().map(|bias| choose_last(bias, keys)),
+        ..inputs.clone()
+    };
+    chosen
+}
+
+#[test]
+fn permuting_the_keys_permutes_nothing_but_the_weights() {
+    let turned = |engine: &Engine, problem: &HostProblem| {
+        let key_len = problem.dims.key_len;
+        // 7 and the length share no factor, or the keys are turned around.
+        let order: Vec<usize> = match key_len % 7 {
+            0 => (0..key_len).rev().collect(),
+            _ => (0..key_len).map(|key| key * 7 % key_len).collect(),
+        };
+        let permuted = with_keys(problem, &order);
+        let (a, b) = (solve(engine, problem)?, solve(engine, &permuted)?);
+        same(&["out", "lse"], (&a, problem), (&b, &permuted))?;
+        let weights = a.weights.as_deref().expect("asked for").chunks(key_len.max(1));
+        let chosen: Vec<f64> = weights.flat_map(|row| order.iter().map(|key| row[*key])).collect();
+        let a = Answer { weights: Some(chosen), ..a };
+        same(&["weights"], (&a, &permuted), (&b, &permuted))
+    };
+    law(turned, |recipe| {
+        // Nothing that knows a key's place.
+        recipe.spec = AttentionSpec { scale: recipe.spec.scale, softcap: recipe.spec.softcap, ..Default::default() };
+        (recipe.alibi, recipe.kv_lens) = (false, false);
+    });
+}
+
+#[test]
+fn splitting_the_keys_and_merging_by_lse_gives_the_whole() {
+    let split = |engine: &Engine, problem: &HostProblem| {
+        let (key_len, offset) = (problem.dims.key_len, problem.offset(0));
+        let Ok(offset) = i64::try_from(offset) else { return Ok(()) };
+        let at = key_len / 3;
+        let mut parts = [(0..at).collect::<Vec<_>>(), (at..key_len).collect()].map(|keys| with_keys(problem, &keys));
+        parts[0].spec.alignment = Alignment::Offset(offset);
+        parts[1].spec.alignment = Alignment::Offset(offset.saturating_sub(at as i64));
+        parts[1].inputs.sinks = None;
+        let [a, b] = [solve(engine, &parts[0])?, solve(engine, &parts[1])?];
+        let merged = merge(engine, problem, &a, &b)?;
+        let whole = solve(engine, problem)?;
+        // What merging rounds is within what the parts' own bounds leave.
+        same(&["out", "lse"], (&whole, problem), (&merged, problem))
+    };
+    // Lengths differ from one batch entry to the next, and one number aligns a part.
+    law(split, |recipe| recipe.kv_lens = false);
+}
+
+fn merge(engine: &Engine, problem: &HostProblem, a: &Answer, b: &Answer) -> Result<Answer, TestCaseError> {
+    let (device, dims) = (engine.device().expect("it has tensors"), problem.dims);
+    let output = |answer: &Answer| AttentionOutput {
+        out: run::float(device, problem.dtype, &answer.out, dims.out(), Layout::Contiguous),
+        lse: answer.lse.as_ref().map(|lse| {
+            let [b, h, s] = dims.rows();
+            run::float(device, problem.dtype, lse, [b, h, s, 1], Layout::Contiguous).reshape([b, h, s])
+        }),
+        weights: None,
+    };
+    let merged = attn::merge(output(a), output(b)).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let host = |tensor: burn::tensor::TensorData| tensor.iter::<f64>().collect::<Vec<f64>>();
+    let lse: Option<Tensor<3>> = merged.lse;
+    Ok(Answer {
+        out: host(merged.out.into_data()),
+        lse: lse.map(|lse| host(lse.into_data())),
+        weights: None,
+        gradients: None,
+    })
+}
+
+/// Every pair's fate as a mask of full shape.
+fn full_mask(problem: &HostProblem) -> Broadcast<bool> {
+    broadcast(problem.dims.scores(), |index| problem.sees(index))
+}
+
+#[test]
+fn a_mask_and_its_bias_of_minus_infinity_agree() {
+    let twin = |engine: &Engine, problem: &HostProblem| {
+        let Some((mask, polarity)) = problem.inputs.mask.clone() else { return Ok(()) };
+        let mut twin = problem.clone();
+        twin.inputs.mask = None;
+        twin.inputs.bias = Some(broadcast(problem.dims.scores(), |index| {
+            let seen = mask.data[position_in(mask.shape, index)] == (polarity == Polarity::Keep);
+            let bias = problem.inputs.bias.as_ref().map_or(0.0, |bias| bias.data[position_in(bias.shape, index)]);
+            if seen { bias } else { f64::NEG_INFINITY }
+        }));
+        let (a, b) = (solve(engine, problem)?, solve(engine, &twin)?);
+        same(&["out", "lse", "weights"], (&a, problem), (&b, &twin))
+    };
+    law(twin, |_| ());
+}
+
+#[test]
+fn causal_windows_and_lengths_are_masks() {
+    let twin = |engine: &Engine, problem: &HostProblem| {
+        let mut twin = problem.clone();
+        twin.inputs.mask = Some((full_mask(problem), Polarity::Keep));
+        twin.spec = AttentionSpec { scale: problem.spec.scale, softcap: problem.spec.softcap, ..Default::default() };
+        twin.kv_lens = None;
+        let (a, b) = (solve(engine, problem)?, solve(engine, &twin)?);
+        same(&["out", "lse", "weights"], (&a, problem), (&b, &twin))
+    };
+    law(twin, |recipe| recipe.alibi = false);
+}
+
+#[test]
+fn grouped_heads_are_repeated_heads() {
+    let repeated = |engine: &Engine, problem: &HostProblem| {
+        let dims = problem.dims;
+        let mut repeated = problem.clone();
+        repeated.dims.kv_heads = dims.heads;
+        let repeat = |data: &[f64], len: usize| -> Vec<f64> {
+            let heads = (0..dims.batch * dims.heads)
+                .map(|at| at / dims.heads * dims.kv_heads + problem.kv_head(at % dims.heads));
+            heads.flat_map(|head| &data[head * len..(head + 1) * len]).copied().collect()
+        };
+        repeated.inputs.key = repeat(&problem.inputs.key, dims.key_len * dims.head_dim);
+        repeated.inputs.value = repeat(&problem.inputs.value, dims.key_len * dims.value_dim);
+        let (a, b) = (solve(engine, problem)?, solve(engine, &repeated)?);
+        same(&["out", "lse", "weights"], (&a, problem), (&b, &repeated))
+    };
+    law(repeated, |recipe| recipe.dims.batch = recipe.dims.batch.max(1));
+}
+
+#[test]
+fn weights_are_the_output_of_identity_values() {
+    let identity = |engine: &Engine, problem: &HostProblem| {
+        let dims = problem.dims;
+        let mut identity = problem.clone();
+        identity.dims.value_dim = dims.key_len;
+        let heads = dims.batch * dims.kv_heads;
+        let unit = |at: usize| if at / dims.key_len % dims.key_len == at % dims.key_len { 1.0 } else { 0.0 };
+        identity.inputs.value = (0..heads * dims.key_len * dims.key_len).map(unit).collect();
+        let (a, b) = (solve(engine, problem)?, solve(engine, &identity)?);
+        let b = Answer { weights: Some(b.out.clone()), ..b };
+        same(&["weights"], (&a, problem), (&b, problem))
+    };
+    law(identity, |_| ());
+}
+
+/// Where one key takes all weight, the scores' gradients vanish exactly, however large the keys.
+#[test]
+fn a_row_of_one_key_has_no_gradient_by_its_score() {
+    for engine in Engine::available().iter().filter(|engine| engine.has_dtype(FloatDType::F32)) {
+        let recipe = one_hot();
+        let problem = recipe.build(FloatDType::F32);
+        let gradients = Some(recipe.upstream());
+        let answer = engine.answer(&problem, &Ask { gradients, ..ask() }).expect("it answers");
+        let weights = answer.weights.as_deref().expect("asked for");
+        for (row, weights) in weights.chunks(problem.dims.key_len).enumerate() {
+            if weights.iter().all(|weight| *weight == 0.0 || *weight == 1.0) {
+                let dq = &answer.get("dq").expect("asked for")[row * problem.dims.head_dim..][..problem.dims.head_dim];
+                assert!(dq.iter().all(|dq| dq.abs() < 1e-9), "{}: row {row}: {dq:?}", engine.name());
+            }
+        }
+        let hot = weights.iter().filter(|weight| **weight == 1.0).count();
+        assert!(hot > 10, "{}: {hot} rows have one key", engine.name());
+    }
+}
+
+/// Scores of some hundreds and thousands, no options.
+fn one_hot() -> Recipe {
+    use attn_testing::host::Dims;
+    let dims = Dims { batch: 1, heads: 2, kv_heads: 2, query_len: 40, key_len: 50, head_dim: 64, value_dim: 64 };
+    Recipe {
+        dims,
+        spec: AttentionSpec::default(),
+        mask: None,
+        bias: None,
+        alibi: false,
+        sinks: false,
+        kv_lens: false,
+        poison: false,
+        grad_lse: false,
+        size: 30.0,
+        layouts: Default::default(),
+        seed: 1,
+    }
+}
+
+/// The same bits from one thread and from five.
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+    let (one, five) = (pool(1), pool(5));
+    let engines: Vec<Engine> =
+        Engine::available().into_iter().filter(|engine| engine.name().starts_with("cpu-")).collect();
+    let equal = |recipe: Recipe| {
+        let problem = recipe.build(FloatDType::F32);
+        engines.iter().try_for_each(|engine| {
+            let [a, b] = [&one, &five]
+                .map(|pool| pool.install(|| engine.answer(&problem, &Ask { lse: true, ..Ask::default() })));
+            prop_assert_eq!(a.map_err(TestCaseError::fail)?, b.map_err(TestCaseError::fail)?);
+            Ok(())
+        })
+    };
+    TestRunner::new(config(150)).run(&recipes(), equal).unwrap_or_else(|error| panic!("{error}"));
+}
