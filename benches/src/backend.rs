@@ -1,0 +1,110 @@
+//! The backends that this build can measure, by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::tensor::{DType, Device};
+
+use crate::shapes::{Dtype, Shape, Suite};
+
+/// A backend of Burn on which ours runs, and whose own operation is a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Backend {
+    /// `burn-ndarray`.
+    #[cfg(feature = "ndarray")]
+    NdArray,
+    /// `burn-flex`.
+    #[cfg(feature = "flex")]
+    Flex,
+}
+
+impl Backend {
+    /// Those compiled in.
+    pub const ALL: &'static [Self] = &[
+        #[cfg(feature = "ndarray")]
+        Self::NdArray,
+        #[cfg(feature = "flex")]
+        Self::Flex,
+    ];
+
+    /// The name on the command line and in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(feature = "ndarray")]
+            Self::NdArray => "ndarray",
+            #[cfg(feature = "flex")]
+            Self::Flex => "flex",
+        }
+    }
+
+    /// What Burn's own operation on this backend is called among the peers.
+    pub fn peer_name(self) -> &'static str {
+        match self {
+            #[cfg(feature = "ndarray")]
+            Self::NdArray => "burn-ndarray",
+            #[cfg(feature = "flex")]
+            Self::Flex => "burn-flex",
+        }
+    }
+
+    /// The device that ours and Burn's operation run on.
+    pub fn device(self) -> Device {
+        match self {
+            // NdArray is deprecated since Burn 0.22, and the last release has it: it is named here only.
+            #[cfg(feature = "ndarray")]
+            #[allow(deprecated)]
+            Self::NdArray => Device::ndarray(),
+            #[cfg(feature = "flex")]
+            Self::Flex => Device::flex(),
+        }
+    }
+
+    /// Whether the backend has tensors of the type.
+    pub fn has_dtype(self, dtype: Dtype) -> bool {
+        self.device().supports_dtype(burn_dtype(dtype))
+    }
+
+    /// Why Burn's operation on this backend can't do `shape`; none if it can.
+    ///
+    /// Shared key/value heads are Flex's forward alone: the fallback, which NdArray always takes and training takes
+    /// everywhere, multiplies [B, H, …] by [B, G, …].
+    pub fn peer_lacks(self, shape: &Shape) -> Option<&'static str> {
+        if !self.has_dtype(shape.dtype) {
+            return Some("no tensors of this type");
+        }
+        let shares_heads = match self {
+            #[cfg(feature = "ndarray")]
+            Self::NdArray => false,
+            #[cfg(feature = "flex")]
+            Self::Flex => shape.suite != Suite::Train,
+        };
+        (shape.heads != shape.kv_heads && !shares_heads).then_some("no shared key/value heads")
+    }
+}
+
+/// Burn's name of the type.
+pub fn burn_dtype(dtype: Dtype) -> DType {
+    match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::Bf16 => DType::BF16,
+        Dtype::F16 => DType::F16,
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.iter().copied().find(|b| b.name() == name).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|b| b.name()).collect();
+            format!("no backend of this name in this build, which has: {}", names.join(", "))
+        })
+    }
+}

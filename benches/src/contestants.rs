@@ -1,0 +1,105 @@
+//! Those that are timed: our attention and Burn's own operation, behind one face.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use burn::tensor::{Device, Tensor};
+
+use crate::backend::Backend;
+use crate::inputs::Inputs;
+use crate::shapes::{Shape, Suite};
+
+mod burn_op;
+mod operands;
+mod ours;
+
+pub use operands::Operands;
+
+/// What a call gives: the output, and in training the gradients of query, key and value after it.
+pub type Outcome = Vec<Tensor<4>>;
+
+/// What a plan says of a shape.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The kernel that will serve; in training that of the forward and that of the backward pass.
+    pub kernel: String,
+    /// Bytes beyond inputs and results; in training the larger of the two passes, without what the graph keeps.
+    pub workspace_bytes: u64,
+}
+
+/// One implementation on one backend, set up for one shape.
+pub struct Contestant {
+    /// What the report calls it: `ours`, or the peer's name.
+    pub name: &'static str,
+    /// Where it runs.
+    pub backend: Backend,
+    /// What the implementation says beforehand, if it does.
+    pub planned: Option<Planned>,
+    device: Device,
+    call: Box<dyn Fn() -> Result<Outcome> + Send + Sync>,
+}
+
+impl Contestant {
+    /// Runs once and waits until the device is done.
+    pub fn run(&self) -> Result<Outcome> {
+        let outcome = (self.call)()?;
+        self.device.sync().with_context(|| format!("waiting for {} on {}", self.name, self.backend))?;
+        Ok(outcome)
+    }
+
+    /// Whether this is our attention.
+    pub fn is_ours(&self) -> bool {
+        self.name == OURS
+    }
+}
+
+/// What the report calls our attention.
+pub const OURS: &str = "ours";
+
+/// Everyone who can do `shape`: ours on each of `backends`, then Burn's operation on every backend of this build.
+///
+/// Ours and the peer on one backend read the very same tensors.
+pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend]) -> Result<Vec<Contestant>> {
+    let mut ours = Vec::new();
+    let mut peers = Vec::new();
+    for &backend in Backend::ALL {
+        let chosen = backends.contains(&backend) && backend.has_dtype(shape.dtype);
+        let peer = backend.peer_lacks(shape).is_none();
+        if !chosen && !peer {
+            continue;
+        }
+        let operands = Arc::new(Operands::new(shape, inputs, &backend.device()));
+        if chosen {
+            ours.push(ours::enter(shape, backend, Arc::clone(&operands))?);
+        }
+        if peer {
+            peers.push(burn_op::enter(shape, backend, operands));
+        }
+    }
+    ours.append(&mut peers);
+    Ok(ours)
+}
+
+/// Forward, and in training backward too: what both kinds of contestant do around their own attention.
+fn call(
+    shape: &Shape,
+    operands: &Operands,
+    attention: impl Fn(Tensor<4>, Tensor<4>, Tensor<4>) -> Result<Tensor<4>>,
+) -> Result<Outcome> {
+    let (query, key, value) = operands.next();
+    match shape.suite {
+        Suite::Prefill | Suite::Decode => Ok(vec![attention(query, key, value)?]),
+        Suite::Train => {
+            let out = attention(query.clone(), key.clone(), value.clone())?;
+            let loss = (out.clone() * operands.grad_out()?).sum();
+            let mut gradients = loss.backward();
+            let mut outcome = vec![out.inner()];
+            for (name, leaf) in [("query", query), ("key", key), ("value", value)] {
+                let gradient =
+                    leaf.grad_remove(&mut gradients).with_context(|| format!("no gradient of the {name} came back"))?;
+                outcome.push(gradient);
+            }
+            Ok(outcome)
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Burn's own operation, `burn::tensor::module::attention`.
+//!
+//! It knows scale, softcap and (bottom-right) causality. A window it can only be given as a mask, [1, 1, Sq, Sk] with true
+//! for hidden; the mask is made beforehand and not timed, and carries causality too.
+
+use std::sync::Arc;
+
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+
+use super::{Contestant, Operands, call};
+use crate::backend::Backend;
+use crate::shapes::{Shape, Suite};
+
+/// Sets Burn's operation up.
+pub fn enter(shape: &Shape, backend: Backend, operands: Arc<Operands>) -> Contestant {
+    let shape = *shape;
+    let device = backend.device();
+    let mask = shape.window.map(|_| hidden(&shape, &device));
+    let options = AttentionModuleOptions {
+        scale: shape.scale,
+        softcap: shape.softcap,
+        is_causal: shape.causal && mask.is_none(),
+    };
+    let run = move || {
+        call(&shape, &operands, |query, key, value| Ok(attention(query, key, value, mask.clone(), None, options)))
+    };
+    Contestant { name: backend.peer_name(), backend, planned: None, device, call: Box::new(run) }
+}
+
+/// The mask of what the shape hides, on the device that the operands are on.
+fn hidden(shape: &Shape, device: &Device) -> Tensor<4, Bool> {
+    let device = match shape.suite {
+        Suite::Train => device.clone().autodiff(),
+        Suite::Prefill | Suite::Decode => device.clone(),
+    };
+    let mut mask = Vec::with_capacity(shape.query_len * shape.key_len);
+    for i in 0..shape.query_len {
+        let keys = shape.visible_keys(i);
+        mask.extend((0..shape.key_len).map(|j| !keys.contains(&j)));
+    }
+    let data = TensorData::new(mask, [1, 1, shape.query_len, shape.key_len]);
+    Tensor::from_data(data, &device)
+}

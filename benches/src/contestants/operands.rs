@@ -1,0 +1,67 @@
+//! A shape's inputs as tensors on one device.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use anyhow::{Context, Result};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::backend::burn_dtype;
+use crate::inputs::Inputs;
+use crate::shapes::{Shape, Suite};
+
+/// Bytes of keys and values that decoding goes through before it comes back to the same ones. A model's layers each have
+/// their own cache, so a step finds none of it in the CPU's caches; a single cache, read again and again, would be.
+const DECODE_ROTATION: u64 = 1 << 30;
+/// No more copies than this, however small they are.
+const MOST_COPIES: u64 = 128;
+
+/// Query, key, value and what else a shape needs, on a device.
+pub struct Operands {
+    query: Tensor<4>,
+    /// Copies of key and value in different memory, taken by turns.
+    caches: Vec<(Tensor<4>, Tensor<4>)>,
+    turn: AtomicUsize,
+    grad_out: Option<Tensor<4>>,
+}
+
+impl Operands {
+    /// Moves the inputs to the device.
+    pub fn new(shape: &Shape, inputs: &Inputs, device: &Device) -> Self {
+        let train = shape.suite == Suite::Train;
+        let device = if train { device.clone().autodiff() } else { device.clone() };
+        let leaf = |numbers: &[f32], dims: [usize; 4]| {
+            let data = TensorData::new(numbers.to_vec(), dims);
+            let tensor = Tensor::<4>::from_data(data, (&device, burn_dtype(shape.dtype)));
+            if train { tensor.require_grad() } else { tensor }
+        };
+        let query_dims = [shape.batch, shape.heads, shape.query_len, shape.head_dim];
+        let key_dims = [shape.batch, shape.kv_heads, shape.key_len, shape.head_dim];
+        let caches = (0..copies(shape)).map(|_| (leaf(&inputs.key, key_dims), leaf(&inputs.value, key_dims))).collect();
+        let grad_out = train.then(|| {
+            let data = TensorData::new(inputs.grad_out.clone(), query_dims);
+            Tensor::from_data(data, (&device, burn_dtype(shape.dtype)))
+        });
+        Self { query: leaf(&inputs.query, query_dims), caches, turn: AtomicUsize::new(0), grad_out }
+    }
+
+    /// Query, key and value for the next call.
+    pub fn next(&self) -> (Tensor<4>, Tensor<4>, Tensor<4>) {
+        let turn = self.turn.fetch_add(1, Relaxed) % self.caches.len();
+        let (key, value) = &self.caches[turn];
+        (self.query.clone(), key.clone(), value.clone())
+    }
+
+    /// The upstream gradient.
+    pub fn grad_out(&self) -> Result<Tensor<4>> {
+        self.grad_out.clone().context("an upstream gradient was asked for outside training")
+    }
+}
+
+/// How many copies of the keys and values are taken by turns.
+pub fn copies(shape: &Shape) -> u64 {
+    if shape.suite != Suite::Decode {
+        return 1;
+    }
+    let room = crate::machine::available_memory().map_or(DECODE_ROTATION, |free| free / 8);
+    (DECODE_ROTATION.min(room) / shape.kv_bytes().max(1)).clamp(1, MOST_COPIES)
+}

@@ -1,0 +1,221 @@
+//! What a run found, as data (`bench.json`), as a page (`bench.html`) and as a table in the terminal.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::measure::Times;
+use crate::peaks::Peaks;
+use crate::shapes::{Dtype, Shape, Suite};
+
+mod html;
+mod scale;
+mod table;
+
+pub use html::html;
+pub use table::tables;
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Where it ran.
+    pub machine: Machine,
+    /// One row a shape and backend, in the order in which they ran.
+    pub rows: Vec<Row>,
+}
+
+/// The machine, with the limits measured in the same run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The CPU's name.
+    pub cpu: String,
+    /// CPUs that the process may use.
+    pub cores: usize,
+    /// Threads that were used.
+    pub threads: usize,
+    /// f32 multiply-adds of all threads, GFLOP/s.
+    pub fma_peak_gflops: f64,
+    /// bf16 dot products of all threads, GFLOP/s; null where the CPU has none.
+    pub bf16_peak_gflops: Option<f64>,
+    /// Reading memory with all threads, GB/s.
+    pub read_gbps: f64,
+    /// Bytes that were read to find it.
+    pub read_buffer_bytes: u64,
+    /// The instruction set that the CPU kernels choose here.
+    pub isa: String,
+    /// Operating system.
+    pub os: String,
+    /// When.
+    pub date: String,
+    /// Whether it was a first look (`--quick`).
+    pub quick: bool,
+    /// The peers' release.
+    pub burn: String,
+}
+
+/// One shape on one backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// `prefill`, `decode` or `train`.
+    pub suite: String,
+    /// The backend that ours ran on.
+    pub backend: String,
+    /// Element type.
+    pub dtype: String,
+    /// B.
+    pub batch: usize,
+    /// H.
+    pub heads: usize,
+    /// G.
+    pub kv_heads: usize,
+    /// Sq.
+    pub query_len: usize,
+    /// Sk.
+    pub key_len: usize,
+    /// D.
+    pub head_dim: usize,
+    /// Causality.
+    pub causal: bool,
+    /// Keys seen before a query's position, if windowed.
+    pub window_left: Option<usize>,
+    /// Keys seen after it, if windowed.
+    pub window_right: Option<usize>,
+    /// The scale, if not 1/√D.
+    pub scale: Option<f64>,
+    /// The softcap, if any.
+    pub softcap: Option<f64>,
+    /// Sizes in one word.
+    pub sizes: String,
+    /// Options in words.
+    pub options: String,
+    /// The kernel that served ours.
+    pub kernel: Option<String>,
+    /// Median of ours, milliseconds.
+    pub ours_ms: f64,
+    /// Fastest turn of ours.
+    pub ours_min_ms: f64,
+    /// Slowest turn of ours.
+    pub ours_max_ms: f64,
+    /// Rounds that the medians are of.
+    pub rounds: usize,
+    /// Median of each peer that can do the shape, milliseconds.
+    pub peers: BTreeMap<String, f64>,
+    /// Useful operations, in 10⁹.
+    pub gflop: f64,
+    /// Useful operations of ours a second, in 10⁹.
+    pub gflops: f64,
+    /// Bytes of keys and values of ours a second, in 10⁹; decode only.
+    pub gbps: Option<f64>,
+    /// The share of the machine's peak: bf16 dot products for bf16 where the CPU has them, f32 multiply-adds for other
+    /// arithmetic, reading memory for decode.
+    pub peak_share: f64,
+    /// Measured: the most bytes alive during a call of ours beyond its inputs and results.
+    pub workspace_bytes: u64,
+    /// What ours said beforehand that it would be.
+    pub planned_workspace_bytes: Option<u64>,
+    /// The measured workspace of each peer.
+    pub peers_workspace_bytes: BTreeMap<String, u64>,
+    /// The largest error of ours as a share of its bound.
+    pub error_share: f64,
+}
+
+impl Row {
+    /// A row of ours with its own times; peers, peak and memory are the caller's to add.
+    pub fn new(shape: &Shape, backend: &str, times: &Times) -> Self {
+        let per_second = 1e-9 / (times.median * 1e-3);
+        Self {
+            suite: shape.suite.name().to_string(),
+            backend: backend.to_string(),
+            dtype: shape.dtype.name().to_string(),
+            batch: shape.batch,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            query_len: shape.query_len,
+            key_len: shape.key_len,
+            head_dim: shape.head_dim,
+            causal: shape.causal,
+            window_left: shape.window.map(|w| w.left),
+            window_right: shape.window.map(|w| w.right),
+            scale: shape.scale,
+            softcap: shape.softcap,
+            sizes: shape.sizes(),
+            options: shape.options(),
+            kernel: None,
+            ours_ms: times.median,
+            ours_min_ms: times.min,
+            ours_max_ms: times.max,
+            rounds: times.rounds,
+            peers: BTreeMap::new(),
+            gflop: shape.flops() * 1e-9,
+            gflops: shape.flops() * per_second,
+            gbps: (shape.suite == Suite::Decode).then(|| shape.kv_bytes() as f64 * per_second),
+            peak_share: f64::NAN,
+            workspace_bytes: 0,
+            planned_workspace_bytes: None,
+            peers_workspace_bytes: BTreeMap::new(),
+            error_share: f64::NAN,
+        }
+    }
+
+    /// Relates the row's speed to the machine's peak.
+    pub fn relate(&mut self, peaks: &Peaks) {
+        self.peak_share = match (self.gbps, peaks.bf16_gflops) {
+            (Some(gbps), _) => gbps / peaks.read_gbps,
+            (None, Some(bf16)) if self.dtype == Dtype::Bf16.name() => self.gflops / bf16,
+            _ => self.gflops / peaks.fma_gflops,
+        };
+    }
+
+    /// How often faster than the peer ours is.
+    pub fn ratio(&self, peer: &str) -> Option<f64> {
+        self.peers.get(peer).map(|ms| ms / self.ours_ms)
+    }
+
+    /// The speed of ours in the suite's unit: GB/s of decode, GFLOP/s otherwise.
+    pub fn speed(&self) -> f64 {
+        self.gbps.unwrap_or(self.gflops)
+    }
+}
+
+impl Report {
+    /// Every peer that some row has, by name.
+    pub fn peers(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.rows.iter().flat_map(|r| r.peers.keys().cloned()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Writes `bench.json` and `bench.html` into `folder`, making it if need be.
+    ///
+    /// # Errors
+    /// Where a file can't be written; the file that stood there before is then still whole.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).with_context(|| format!("making the folder {}", folder.display()))?;
+        let json = serde_json::to_string_pretty(self).context("writing the report as JSON")?;
+        replace(&folder.join("bench.json"), &(json + "\n"))?;
+        replace(&folder.join("bench.html"), &html(self))
+    }
+}
+
+/// Writes a file beside and renames it into place, so that no reader ever sees half of it.
+fn replace(path: &Path, content: &str) -> Result<()> {
+    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = File::create(&beside).and_then(|mut file| {
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)
+    });
+    if written.is_err() {
+        // The error that counts is the first; a half-written file beside is not left behind if it can be helped.
+        let _ = std::fs::remove_file(&beside);
+    }
+    written.with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! The charts: for each suite and type, bars of ours and the peers for every shape.
+
+use super::{escape, is_home, percent, put, significant};
+use crate::report::{Report, Row};
+use crate::shapes::Suite;
+use std::fmt::Write as _;
+
+/// A bar.
+struct Bar {
+    name: String,
+    /// The colour's name in the style sheet.
+    class: String,
+    speed: f64,
+    /// What stands behind the bar.
+    note: String,
+}
+
+/// All charts, suite by suite.
+pub fn charts(page: &mut String, report: &Report) {
+    for suite in Suite::ALL {
+        let rows: Vec<&Row> = report.rows.iter().filter(|r| r.suite == suite.name()).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        put!(page, "<section>\n<h2>{}</h2>", title(suite));
+        for dtype in ["f32", "bf16", "f16"] {
+            let rows: Vec<&Row> = rows.iter().copied().filter(|r| r.dtype == dtype).collect();
+            if !rows.is_empty() {
+                chart(page, report, suite, dtype, &rows);
+            }
+        }
+        put!(page, "</section>");
+    }
+}
+
+fn title(suite: Suite) -> &'static str {
+    match suite {
+        Suite::Prefill => "Prefill: many queries at once",
+        Suite::Decode => "Decode: one token against a cache",
+        Suite::Train => "Train: forward and backward",
+    }
+}
+
+fn chart(page: &mut String, report: &Report, suite: Suite, dtype: &str, rows: &[&Row]) {
+    // Every row of a chart has the same peak; its own speed and share tell it.
+    let peak = rows[0].speed() / rows[0].peak_share;
+    let groups = by_shape(rows);
+    let bars: Vec<Vec<Bar>> = groups.iter().map(|g| bars(report, g)).collect();
+    let fastest = bars.iter().flatten().map(|b| b.speed).fold(peak, f64::max);
+    put!(
+        page,
+        "<figure>\n<figcaption><b>{dtype}</b> {} <span class=\"legend\">{}<i class=\"line\"></i>the machine's peak, {} {}</span></figcaption>",
+        suite.unit(),
+        legend(&bars),
+        significant(peak),
+        suite.unit()
+    );
+    let at = 100.0 * peak / fastest;
+    for (group, bars) in groups.iter().zip(&bars) {
+        let row = group[0];
+        put!(
+            page,
+            "<div class=\"shape\"><div class=\"name\">{} <em>{}</em></div><div class=\"bars\" style=\"--peak:{at:.2}%\">",
+            escape(&row.sizes),
+            escape(&row.options)
+        );
+        for bar in bars {
+            put!(
+                page,
+                "<div class=\"bar {}\" title=\"{}\"><i style=\"width:{:.2}%\"></i><span><b>{}</b> {}</span></div>",
+                bar.class,
+                escape(&bar.name),
+                100.0 * bar.speed / fastest,
+                significant(bar.speed),
+                escape(&bar.note)
+            );
+        }
+        put!(page, "</div></div>");
+    }
+    put!(page, "</figure>");
+}
+
+/// Rows of the same shape together: ours on several backends.
+fn by_shape<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
+    let mut groups: Vec<Vec<&Row>> = Vec::new();
+    for &row in rows {
+        match groups.iter_mut().find(|g| g[0].sizes == row.sizes && g[0].options == row.options) {
+            Some(group) => group.push(row),
+            None => groups.push(vec![row]),
+        }
+    }
+    groups
+}
+
+/// Ours on each backend, then the peers.
+fn bars(report: &Report, group: &[&Row]) -> Vec<Bar> {
+    let mut bars: Vec<Bar> = group
+        .iter()
+        .map(|row| Bar {
+            name: format!("ours on {}", row.backend),
+            class: format!("ours ours-{}", escape(&row.backend)),
+            speed: row.speed(),
+            note: format!("{} of peak", percent(row.peak_share)),
+        })
+        .collect();
+    for peer in report.peers() {
+        let home = group.iter().find(|row| is_home(report, row, &peer)).unwrap_or(&group[0]);
+        if let Some(ratio) = home.ratio(&peer) {
+            bars.push(Bar {
+                class: format!("peer {}", escape(&peer)),
+                speed: home.speed() / ratio,
+                note: format!("ours {}×", significant(ratio)),
+                name: peer,
+            });
+        }
+    }
+    bars
+}
+
+/// One mark for each name that some bar has, in order of appearance.
+fn legend(bars: &[Vec<Bar>]) -> String {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut marks = String::new();
+    for bar in bars.iter().flatten() {
+        if !seen.contains(&bar.name.as_str()) {
+            seen.push(&bar.name);
+            let _ = write!(marks, "<i class=\"mark {}\"></i>{}", bar.class, escape(&bar.name));
+        }
+    }
+    marks
+}

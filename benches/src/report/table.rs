@@ -1,0 +1,75 @@
+//! The table in the terminal, one a suite.
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
+
+use super::scale::{bytes, percent, significant};
+use super::{Report, Row};
+use crate::shapes::Suite;
+
+/// The tables of all suites that ran, with a line about the machine before them.
+pub fn tables(report: &Report) -> String {
+    let machine = &report.machine;
+    let bf16 = machine.bf16_peak_gflops.map_or(String::new(), |g| format!(", bf16 {} GFLOP/s", significant(g)));
+    let mut text = format!(
+        "{}, {} threads, {}: f32 peak {} GFLOP/s{bf16}, reading {} GB/s\n",
+        machine.cpu,
+        machine.threads,
+        machine.isa,
+        significant(machine.fma_peak_gflops),
+        significant(machine.read_gbps),
+    );
+    for suite in Suite::ALL {
+        let rows: Vec<&Row> = report.rows.iter().filter(|r| r.suite == suite.name()).collect();
+        if !rows.is_empty() {
+            text.push_str(&format!("\n{}\n{}\n", suite.name(), table(report, suite, &rows)));
+        }
+    }
+    text
+}
+
+fn table(report: &Report, suite: Suite, rows: &[&Row]) -> Table {
+    let peers = report.peers();
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED.with_rounded_corners());
+    let mut header = vec!["shape".to_string(), "type".into(), "on".into(), "ours ms".into()];
+    for peer in &peers {
+        header.push(format!("{peer} ms"));
+        header.push("ratio".to_string());
+    }
+    header.extend([suite.unit().to_string(), "of peak".into(), "workspace".into()]);
+    table.set_header(header);
+    for row in rows {
+        table.add_row(cells(row, &peers));
+    }
+    for column in table.column_iter_mut().skip(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn cells(row: &Row, peers: &[String]) -> Vec<Cell> {
+    let shape = [row.sizes.as_str(), row.options.as_str()].join(" ");
+    let mut cells = vec![
+        Cell::new(shape.trim_end()),
+        Cell::new(&row.dtype),
+        Cell::new(&row.backend),
+        Cell::new(significant(row.ours_ms)).add_attribute(Attribute::Bold),
+    ];
+    for peer in peers {
+        match (row.peers.get(peer), row.ratio(peer)) {
+            (Some(&ms), Some(ratio)) => {
+                cells.push(Cell::new(significant(ms)));
+                let colour = if ratio >= 1.0 { Color::Green } else { Color::Red };
+                cells.push(Cell::new(format!("{}×", significant(ratio))).fg(colour));
+            }
+            _ => cells.extend([Cell::new("-"), Cell::new("-")]),
+        }
+    }
+    cells.extend([
+        Cell::new(significant(row.speed())),
+        Cell::new(percent(row.peak_share)),
+        Cell::new(bytes(row.workspace_bytes)),
+    ]);
+    cells
+}

@@ -1,0 +1,144 @@
+//! The report's files hold what the run found.
+
+use super::*;
+use crate::shapes::suite;
+
+/// A report of every shape with made-up times, for the tests of its form only.
+fn sample() -> Report {
+    let peaks = Peaks { fma_gflops: 200.0, bf16_gflops: Some(400.0), read_gbps: 50.0, read_buffer: 1 << 30 };
+    let mut rows = Vec::new();
+    for (n, shape) in Suite::ALL.iter().flat_map(|&s| suite(s)).enumerate() {
+        for backend in ["ndarray", "flex"] {
+            let times = Times { median: 2.0 + n as f64, min: 1.0, max: 900.0, rounds: 5 };
+            let mut row = Row::new(&shape, backend, &times);
+            row.peers.insert("burn-flex".into(), 10.0 + n as f64);
+            if n % 2 == 0 {
+                row.peers.insert("burn-ndarray".into(), 20.0);
+            }
+            row.kernel = Some("<kernel> & co".into());
+            row.workspace_bytes = 1 << 20;
+            row.error_share = 0.25;
+            row.relate(&peaks);
+            rows.push(row);
+        }
+    }
+    Report {
+        machine: Machine {
+            cpu: "A <fast> CPU".into(),
+            cores: 4,
+            threads: 2,
+            fma_peak_gflops: 200.0,
+            bf16_peak_gflops: Some(400.0),
+            read_gbps: 50.0,
+            read_buffer_bytes: 1 << 30,
+            isa: "avx512".into(),
+            os: "linux".into(),
+            date: "2026-01-01 00:00 UTC".into(),
+            quick: false,
+            burn: "0.22.1".into(),
+        },
+        rows,
+    }
+}
+
+#[test]
+fn json_goes_out_and_comes_back() {
+    let report = sample();
+    let text = serde_json::to_string(&report).expect("a report can be written");
+    let back: Report = serde_json::from_str(&text).expect("and read");
+    assert_eq!(back, report);
+}
+
+#[test]
+fn json_has_the_keys_that_readers_rely_on() {
+    let value = serde_json::to_value(sample()).expect("a report can be written");
+    for key in ["cpu", "cores", "fma_peak_gflops", "bf16_peak_gflops", "read_gbps", "threads"] {
+        assert!(value["machine"].get(key).is_some(), "machine has no {key}");
+    }
+    for row in value["rows"].as_array().expect("rows are an array") {
+        for key in [
+            "suite",
+            "backend",
+            "dtype",
+            "batch",
+            "heads",
+            "kv_heads",
+            "query_len",
+            "key_len",
+            "head_dim",
+            "causal",
+            "ours_ms",
+            "peers",
+            "gflops",
+            "gbps",
+            "peak_share",
+            "workspace_bytes",
+        ] {
+            assert!(row.get(key).is_some(), "a row has no {key}");
+        }
+        assert_eq!(row["gbps"].is_null(), row["suite"] != "decode");
+    }
+}
+
+#[test]
+fn speeds_and_shares_follow_from_times_and_peaks() {
+    let report = sample();
+    for row in &report.rows {
+        let flops = row.gflop / (row.ours_ms * 1e-3);
+        assert!((row.gflops - flops).abs() < 1e-9 * flops);
+        let share = match (row.suite.as_str(), row.dtype.as_str()) {
+            ("decode", _) => row.gbps.expect("decode tells GB/s") / 50.0,
+            (_, "bf16") => row.gflops / 400.0,
+            _ => row.gflops / 200.0,
+        };
+        assert!((row.peak_share - share).abs() < 1e-12);
+        let ratio = row.ratio("burn-flex").expect("flex does every shape");
+        assert!((ratio * row.ours_ms - row.peers["burn-flex"]).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn page_holds_every_row_and_nothing_from_outside() {
+    let report = sample();
+    let page = html(&report);
+    assert_eq!(page.matches("<tr data-row>").count(), report.rows.len());
+    for row in &report.rows {
+        assert!(page.contains(&row.sizes), "{} is missing", row.sizes);
+        assert!(page.contains(&row.options), "{} is missing", row.options);
+        assert!(page.contains(&format!("data-v=\"{}\"", row.ours_ms)));
+    }
+    let bars = page.matches("<div class=\"bar ").count();
+    let expected: usize = report.rows.len() + report.rows.iter().step_by(2).map(|r| r.peers.len()).sum::<usize>();
+    assert_eq!(bars, expected, "a bar for ours on each backend and for each peer of a shape");
+    assert!(page.contains("A &lt;fast&gt; CPU"));
+    assert!(!page.contains("<kernel>"));
+    assert!(!page.contains("http://") && !page.contains("https://"));
+}
+
+#[test]
+fn tables_hold_every_row() {
+    let report = sample();
+    let text = tables(&report);
+    for row in &report.rows {
+        assert!(text.contains(&row.sizes), "{} is missing", row.sizes);
+    }
+    assert!(text.contains(" - "), "what a peer can't do is marked");
+}
+
+#[test]
+fn files_are_replaced_whole() {
+    let folder = std::env::temp_dir().join(format!("attn-bench-test-{}", std::process::id()));
+    let report = sample();
+    report.write(&folder).expect("the folder can be written");
+    report.write(&folder).expect("and written again");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .expect("the folder is there")
+        .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["bench.html", "bench.json"], "nothing else is left");
+    let text = std::fs::read_to_string(folder.join("bench.json")).expect("it can be read");
+    let back: Report = serde_json::from_str(&text).expect("it is a report");
+    assert_eq!(back, report);
+    std::fs::remove_dir_all(&folder).expect("it can be removed");
+}

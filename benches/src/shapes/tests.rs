@@ -1,0 +1,113 @@
+//! The accounts of a shape against a count, pair by pair, from the definition.
+
+use super::*;
+
+/// Whether query `i` sees key `j`, straight from the definition.
+fn sees(shape: &Shape, i: usize, j: usize) -> bool {
+    let position = i as i64 + shape.key_len as i64 - shape.query_len as i64;
+    let distance = j as i64 - position;
+    let windowed = shape.window.is_none_or(|w| -(w.left as i64) <= distance && distance <= w.right as i64);
+    (!shape.causal || distance <= 0) && windowed
+}
+
+fn small() -> Vec<Shape> {
+    let mut shapes = Vec::new();
+    let windows = [
+        None,
+        Some(Window { left: 2, right: 0 }),
+        Some(Window { left: 0, right: 3 }),
+        Some(Window { left: 50, right: 50 }),
+    ];
+    for suite in Suite::ALL {
+        for (query_len, key_len) in [(1, 1), (1, 9), (4, 9), (7, 7), (9, 4), (5, 1)] {
+            for causal in [false, true] {
+                for window in windows {
+                    shapes.push(Shape {
+                        suite,
+                        dtype: Dtype::Bf16,
+                        batch: 3,
+                        heads: 4,
+                        kv_heads: 2,
+                        query_len,
+                        key_len,
+                        head_dim: 5,
+                        causal,
+                        window,
+                        scale: None,
+                        softcap: None,
+                    });
+                }
+            }
+        }
+    }
+    shapes
+}
+
+#[test]
+fn visible_keys_are_those_of_the_definition() {
+    for shape in small() {
+        for i in 0..shape.query_len {
+            let counted: Vec<usize> = (0..shape.key_len).filter(|&j| sees(&shape, i, j)).collect();
+            let told: Vec<usize> = shape.visible_keys(i).collect();
+            assert_eq!(told, counted, "query {i} of {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn flops_are_counted_on_visible_pairs() {
+    for shape in small() {
+        let mut operations = 0u64;
+        for _ in 0..shape.batch * shape.heads {
+            for i in 0..shape.query_len {
+                for j in 0..shape.key_len {
+                    if sees(&shape, i, j) {
+                        // A multiplication and an addition for each of q·k and p·v, and each dim.
+                        operations += 4 * shape.head_dim as u64;
+                    }
+                }
+            }
+        }
+        let factor = if shape.suite == Suite::Train { 3.5 } else { 1.0 };
+        assert_eq!(shape.flops(), factor * operations as f64, "{shape:?}");
+    }
+}
+
+#[test]
+fn bytes_are_those_of_keys_that_some_query_sees() {
+    for shape in small() {
+        let seen = (0..shape.key_len).filter(|&j| (0..shape.query_len).any(|i| sees(&shape, i, j))).count();
+        let bytes = 2 * shape.batch * shape.kv_heads * seen * shape.head_dim * 2;
+        assert_eq!(shape.kv_bytes(), bytes as u64, "{shape:?}");
+    }
+}
+
+#[test]
+fn causal_work_is_half_and_a_diagonal() {
+    let shapes = suite(Suite::Prefill);
+    let long = |causal| {
+        *shapes
+            .iter()
+            .find(|s| s.query_len == 4096 && s.causal == causal && s.window.is_none())
+            .expect("the suite has 4096×64 both ways")
+    };
+    let (full, half) = (long(false).flops(), long(true).flops());
+    assert_eq!(half / full, 4097.0 / 8192.0);
+    assert_eq!(full, 4.0 * 8.0 * 4096.0 * 4096.0 * 64.0);
+}
+
+#[test]
+fn every_suite_has_shapes_that_can_be_told_apart() {
+    for kind in Suite::ALL {
+        let shapes = suite(kind);
+        let mut labels: Vec<String> = shapes.iter().map(Shape::to_string).collect();
+        labels.sort();
+        labels.dedup();
+        assert_eq!(labels.len(), shapes.len(), "{} has a shape twice", kind.name());
+        for shape in shapes {
+            assert_eq!(shape.suite, kind);
+            assert!(shape.heads.is_multiple_of(shape.kv_heads), "{shape}");
+            assert!(shape.flops() > 0.0, "{shape}");
+        }
+    }
+}
