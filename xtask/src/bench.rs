@@ -42,7 +42,7 @@ enum Suite {
 /// Runs the benchmark program and passes its exit code on.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let chosen = backends::or_default(&args.backends);
-    workspace::pass_on(add_arguments(&mut workspace::program("attn-benches", "attn-bench", &chosen), args, &chosen))
+    workspace::pass_on(add_arguments(&mut workspace::program("attn-bench", &chosen)?, args, &chosen))
 }
 
 fn add_arguments<'a>(command: &'a mut Command, args: &Args, chosen: &[&Backend]) -> &'a mut Command {

@@ -8,9 +8,7 @@ use anyhow::Result;
 use crate::backends::{self, Backend};
 use crate::workspace;
 
-/// The package and the program that do the judging.
-pub const PACKAGE: &str = "attn-testing";
-/// The program's name.
+/// The program that does the judging.
 pub const BIN: &str = "attn-verify";
 
 /// What to judge, by what.
@@ -30,7 +28,7 @@ pub struct Args {
 /// Runs the verifier and passes its exit code on: 1 where any case failed.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let chosen = backends::or_default(&args.backends);
-    workspace::pass_on(add_arguments(&mut workspace::program(PACKAGE, BIN, &chosen), args, &chosen))
+    workspace::pass_on(add_arguments(&mut workspace::program(BIN, &chosen)?, args, &chosen))
 }
 
 fn add_arguments<'a>(command: &'a mut Command, args: &Args, chosen: &[&Backend]) -> &'a mut Command {

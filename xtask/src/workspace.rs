@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 use anyhow::{Context, Result, bail};
 
 use crate::backends::{self, Backend};
+use crate::metadata::Metadata;
 
 /// The root of the checkout: the folder above this crate, from whatever sub-folder `cargo xtask` was called.
 pub fn root() -> PathBuf {
@@ -41,11 +42,26 @@ pub fn cargo(subcommand: &str) -> Command {
     command
 }
 
-/// `cargo run` of an optimised program of the workspace with the features of `chosen`; its own arguments are to be added.
-pub fn program(package: &str, bin: &str, chosen: &[&Backend]) -> Command {
-    let mut command = cargo("run");
-    command.args(["--release", "--package", package, "--bin", bin, "--no-default-features", "--features"]);
-    command.arg(backends::features(chosen).join(",")).arg("--");
+/// Every package that has a program with backends. They are built together, so that cargo settles on one set of features for what
+/// they share, and compiles Burn once for all three instead of once for each.
+const WITH_PROGRAMS: [&str; 3] = ["attn-testing", "attn-benches", "attn-example-minilm"];
+
+/// An optimised program of the workspace, built now with the features of `chosen`; its own arguments are to be added.
+///
+/// # Errors
+/// Where it does not build.
+pub fn program(bin: &str, chosen: &[&Backend]) -> Result<Command> {
+    demand(&mut build_programs(chosen))?;
+    let folder = Metadata::read()?.target_directory.join("release");
+    Ok(Command::new(folder.join(format!("{bin}{}", env::consts::EXE_SUFFIX))))
+}
+
+fn build_programs(chosen: &[&Backend]) -> Command {
+    let features = backends::features(chosen);
+    let pairs = WITH_PROGRAMS.iter().flat_map(|package| features.iter().map(move |name| format!("{package}/{name}")));
+    let mut command = cargo("build");
+    command.args(["--release", "--bins"]).args(WITH_PROGRAMS.map(|package| format!("--package={package}")));
+    command.args(["--no-default-features", "--features"]).arg(pairs.collect::<Vec<_>>().join(","));
     command
 }
 
@@ -113,6 +129,16 @@ mod tests {
         let mut command = Command::new("/somewhere/cargo");
         command.args(["check", "--manifest-path", "/x/Cargo.toml", "--workspace"]);
         assert_eq!(shown(&command), "cargo check --workspace");
+    }
+
+    #[test]
+    fn programs_are_built_together() {
+        let flex = backends::parse_backend("flex").unwrap();
+        assert_eq!(
+            shown(&build_programs(&[flex])),
+            "cargo build --release --bins --package=attn-testing --package=attn-benches --package=attn-example-minilm \
+             --no-default-features --features attn-testing/flex,attn-benches/flex,attn-example-minilm/flex"
+        );
     }
 
     #[test]
