@@ -18,7 +18,7 @@ const TAILS: [usize; 15] = [15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127,
 /// Dimensions likewise, and those that models have.
 const DIMS: [usize; 14] = [1, 3, 7, 8, 15, 16, 17, 31, 32, 33, 64, 65, 80, 128];
 /// Multiply-adds of the forward pass of one problem at most, so that thousands of them take seconds: most problems, and some.
-const MOST_WORK: [usize; 2] = [1 << 17, 1 << 20];
+const MOST_WORK: [usize; 2] = [1 << 18, 1 << 21];
 
 /// Problems with every option, zero-length axes and poisoned hidden entries among them.
 pub fn recipes() -> impl Strategy<Value = Recipe> {
@@ -51,14 +51,26 @@ pub fn dims() -> impl Strategy<Value = Dims> {
     let value_dim = prop_oneof![24 => select(&DIMS[..]), 1 => Just(0)];
     let work = prop_oneof![9 => Just(MOST_WORK[0]), 1 => Just(MOST_WORK[1])];
     let drawn = (batch, heads, length(), length(), select(&DIMS[..]), value_dim, work);
-    let dims = drawn.prop_map(|(batch, (kv_heads, group), query_len, key_len, head_dim, value_dim, work)| {
+    drawn.prop_map(|(batch, (kv_heads, group), query_len, key_len, head_dim, value_dim, work)| {
         let dims = Dims { batch, heads: kv_heads * group, kv_heads, query_len, key_len, head_dim, value_dim };
-        (dims, work)
-    });
-    let fits = |(dims, work): &(Dims, usize)| {
-        dims.scores().iter().product::<usize>() * (dims.head_dim + dims.value_dim) <= *work
-    };
-    dims.prop_filter("too much work", fits).prop_map(|(dims, _)| dims)
+        affordable(dims, work)
+    })
+}
+
+/// Takes from batch and heads, then from the dimensions, then from the longer sequence, until the work is within the limit.
+fn affordable(mut dims: Dims, most: usize) -> Dims {
+    let work = |dims: &Dims| dims.scores().iter().product::<usize>() * (dims.head_dim + dims.value_dim);
+    if work(&dims) > most {
+        (dims.batch, dims.heads, dims.kv_heads) = (1, dims.heads / dims.kv_heads, 1);
+    }
+    if work(&dims) > most {
+        (dims.head_dim, dims.value_dim) = (dims.head_dim.min(17), dims.value_dim.min(9));
+    }
+    while work(&dims) > most {
+        let longer = if dims.query_len > dims.key_len { &mut dims.query_len } else { &mut dims.key_len };
+        *longer = (*longer / 2).max(1);
+    }
+    dims
 }
 
 fn length() -> impl Strategy<Value = usize> {

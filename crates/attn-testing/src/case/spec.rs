@@ -60,7 +60,7 @@ pub(super) fn spec(json: &str) -> Result<AttentionSpec, Fault> {
 pub(super) fn tolerances(json: &str) -> Result<BTreeMap<String, f64>, Fault> {
     let fault = |reason| Fault::Json { key: "tol", reason };
     let tolerances: BTreeMap<String, f64> = serde_json::from_str(json).map_err(|error| fault(error.to_string()))?;
-    match tolerances.iter().find(|(_, tolerance)| !(**tolerance >= 0.0)) {
+    match tolerances.iter().find(|(_, tolerance)| tolerance.is_nan() || **tolerance < 0.0) {
         Some((name, tolerance)) => Err(fault(format!("{name}: expected a number of at least 0, found {tolerance}"))),
         None => Ok(tolerances),
     }

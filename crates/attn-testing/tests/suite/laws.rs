@@ -30,7 +30,7 @@ fn law(law: impl Fn(&Engine, &HostProblem) -> Result<(), TestCaseError>, simplif
         let problem = recipe.build(FloatDType::F64);
         engines.iter().try_for_each(|engine| law(engine, &problem))
     };
-    TestRunner::new(config(150)).run(&recipes(), holds).unwrap_or_else(|error| panic!("{error}"));
+    TestRunner::new(config(500)).run(&recipes(), holds).unwrap_or_else(|error| panic!("{error}"));
 }
 
 fn solve(engine: &Engine, problem: &HostProblem) -> Result<Answer, TestCaseError> {
@@ -277,5 +277,5 @@ fn the_number_of_threads_changes_nothing() {
             Ok(())
         })
     };
-    TestRunner::new(config(150)).run(&recipes(), equal).unwrap_or_else(|error| panic!("{error}"));
+    TestRunner::new(config(500)).run(&recipes(), equal).unwrap_or_else(|error| panic!("{error}"));
 }

@@ -63,50 +63,50 @@ const PATHS: [&str; 4] = ["cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-portable"];
 
 #[test]
 fn cpu_paths_in_f32() {
-    engines_agree(&PATHS, FloatDType::F32, 1200, false);
+    engines_agree(&PATHS, FloatDType::F32, 6000, false);
 }
 
 #[test]
 fn cpu_paths_in_f64() {
-    engines_agree(&PATHS, FloatDType::F64, 400, false);
+    engines_agree(&PATHS, FloatDType::F64, 3000, false);
 }
 
 #[test]
 fn cpu_paths_in_f16() {
-    engines_agree(&PATHS, FloatDType::F16, 400, false);
+    engines_agree(&PATHS, FloatDType::F16, 3000, false);
 }
 
 #[test]
 fn cpu_paths_in_bf16() {
-    engines_agree(&PATHS, FloatDType::BF16, 400, false);
+    engines_agree(&PATHS, FloatDType::BF16, 3000, false);
 }
 
 #[test]
 fn composite_with_gradients_in_f32() {
-    engines_agree(&["composite"], FloatDType::F32, 500, true);
+    engines_agree(&["composite"], FloatDType::F32, 2000, true);
 }
 
 #[test]
 fn composite_with_gradients_in_f64() {
-    engines_agree(&["composite"], FloatDType::F64, 200, true);
+    engines_agree(&["composite"], FloatDType::F64, 1000, true);
 }
 
 #[test]
 fn composite_with_gradients_in_f16() {
-    engines_agree(&["composite"], FloatDType::F16, 250, true);
+    engines_agree(&["composite"], FloatDType::F16, 1000, true);
 }
 
 #[test]
 fn composite_with_gradients_in_bf16() {
-    engines_agree(&["composite"], FloatDType::BF16, 250, true);
+    engines_agree(&["composite"], FloatDType::BF16, 1000, true);
 }
 
 #[test]
 fn the_default_of_each_backend_with_gradients_in_f32() {
-    engines_agree(&["ndarray", "flex"], FloatDType::F32, 250, true);
+    engines_agree(&["ndarray", "flex"], FloatDType::F32, 1000, true);
 }
 
 #[test]
 fn the_default_of_each_backend_with_gradients_in_f64() {
-    engines_agree(&["ndarray", "flex"], FloatDType::F64, 100, true);
+    engines_agree(&["ndarray", "flex"], FloatDType::F64, 500, true);
 }

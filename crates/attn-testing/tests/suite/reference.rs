@@ -88,7 +88,7 @@ fn small() -> impl Strategy<Value = Recipe> {
 
 #[test]
 fn gradients_are_central_differences() {
-    TestRunner::new(config(1000)).run(&small(), |recipe| check_gradients(&recipe)).expect("gradients agree");
+    TestRunner::new(config(3000)).run(&small(), |recipe| check_gradients(&recipe)).expect("gradients agree");
 }
 
 /// Relative to the bound of f64 rounding, which both writings share.
@@ -101,5 +101,5 @@ fn a_second_writing_of_the_contract_agrees() {
         let (found, bounds) = bound::evaluate(&problem, &ask);
         super::random::check("second writing", &expected, &found, &bounds)
     };
-    TestRunner::new(config(500)).run(&recipes(), agrees).expect("both writings agree");
+    TestRunner::new(config(2000)).run(&recipes(), agrees).expect("both writings agree");
 }
