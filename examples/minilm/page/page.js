@@ -166,8 +166,10 @@
   }
 
   // ---- links ---------------------------------------------------------------------------------------------------------------
-  // Height of a token, room for a value at either edge, and the most links that are drawn at once, the strongest.
-  const ROW = 25, GUTTER = 44, MOST = 1500;
+  // Room for a value at either edge, and the most links that are drawn at once, the strongest.
+  const GUTTER = 44, MOST = 1500;
+  /** Height of a token: short sentences spread a little. */
+  const rowHeight = () => Math.max(25, Math.min(36, 430 / tokens().length));
   const measure = make("canvas").getContext("2d");
   const clip = (text, length) => text.length > length ? `${text.slice(0, length - 1)}…` : text;
   /** The token whose links alone are shown: { side: "reads" | "read", index }, or null for all links. */
@@ -176,16 +178,16 @@
     const picture = $("links"), n = tokens().length, width = Math.max(picture.parentElement.clientWidth, 280);
     measure.font = `650 13px ${getComputedStyle(document.body).fontFamily}`;
     const widest = Math.max(...tokens().map(text => measure.measureText(clip(text, 16)).width));
-    const column = Math.min(widest + 20, width / 3 - GUTTER);
-    picture.setAttribute("viewBox", `0 0 ${width} ${n * ROW}`);
-    picture.setAttribute("height", n * ROW);
+    const row = rowHeight(), column = Math.min(widest + 20, width / 3 - GUTTER);
+    picture.setAttribute("viewBox", `0 0 ${width} ${n * row}`);
+    picture.setAttribute("height", n * row);
     const lines = svg("g", { id: "lines" });
     const sides = ["reads", "read"].map(side => {
       const group = svg("g", { class: side });
       tokens().forEach((text, index) => {
-        const left = side === "reads", y = (index + 0.5) * ROW;
+        const left = side === "reads", y = (index + 0.5) * row;
         const item = svg("g", { class: special(text) ? "token special" : "token", tabindex: left && index === 0 ? 0 : -1, role: "button" });
-        const box = { x: left ? GUTTER : width - GUTTER - column, y: y - ROW / 2 + 1, width: column, height: ROW - 2, rx: 5 };
+        const box = { x: left ? GUTTER : width - GUTTER - column, y: y - row / 2 + 1, width: column, height: row - 2, rx: 5 };
         const edge = GUTTER + column - 10;
         item.append(svg("rect", box),
           svg("text", { x: left ? edge : width - edge, y, "text-anchor": left ? "end" : "start" }, clip(text, 16)),
@@ -207,6 +209,7 @@
   function markLinks() {
     const picture = $("links"), n = tokens().length, weights = current(), pick = chosen();
     const width = picture.viewBox.baseVal.width, from = Number(picture.dataset.edge), to = width - from, middle = width / 2;
+    const at = index => ((index + 0.5) * rowHeight()).toFixed(1);
     let links = [];
     for (let i = 0; i < n; i++)
       for (let j = 0; j < n; j++) {
@@ -215,7 +218,7 @@
       }
     links = links.sort((a, b) => b[0] - a[0]).slice(0, MOST).reverse();
     picture.querySelector("#lines").replaceChildren(...links.map(([weight, i, j]) => svg("path", {
-      d: `M${from} ${(i + 0.5) * ROW}C${middle} ${(i + 0.5) * ROW} ${middle} ${(j + 0.5) * ROW} ${to} ${(j + 0.5) * ROW}`,
+      d: `M${from} ${at(i)}C${middle} ${at(i)} ${middle} ${at(j)} ${to} ${at(j)}`,
       "stroke-width": (0.6 + 5.4 * weight).toFixed(2), "stroke-opacity": (0.07 + 0.93 * weight ** 0.8).toFixed(3),
     })));
     for (const side of ["reads", "read"])

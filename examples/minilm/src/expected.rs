@@ -79,7 +79,7 @@ fn agrees_with_the_models_own_library(backend: &str) {
     assert_eq!(weights.len(), expected_weights.len());
     let worst = greatest_difference(weights, &expected_weights);
     println!("{backend}: weights on the page differ by at most {worst:.2e}");
-    assert!(worst <= 2e-6, "{backend}: weights differ by {worst:e}");
+    assert!(worst <= 1e-5, "{backend}: weights differ by {worst:e}");
 
     // Every sentence is there, in its order, its rows of weights summing to 1, and the query comes last.
     let lines: Vec<_> = fs::read_to_string(shared.join("sentences.txt")).unwrap().lines().map(str::to_string).collect();

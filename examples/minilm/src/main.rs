@@ -137,7 +137,10 @@ impl Demo {
         let config = ModelConfig::read(folder)?;
         let reader = Reader::new(folder, &config)?;
         let model = SentenceEncoder::load(folder, &config, &device)?;
-        let name = folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        // A folder such as `..` has no name of its own.
+        let own = folder.file_name().map(ToOwned::to_owned);
+        let name = own.or_else(|| Some(folder.canonicalize().ok()?.file_name()?.to_owned()));
+        let name = name.map(|name| name.to_string_lossy().into_owned());
         Ok(Self { name: name.unwrap_or_else(|| "BERT".to_string()), config, reader, model, device })
     }
 
@@ -213,7 +216,7 @@ fn device(name: Option<&str>) -> Result<(&'static str, Device)> {
 
 fn say_what_was_left(read: &[Tokens], blank: usize, max_tokens: usize) {
     if blank > 0 {
-        println!("  {blank} blank lines passed over");
+        println!("  {blank} blank {} passed over", if blank == 1 { "line" } else { "lines" });
     }
     for (index, tokens) in read.iter().enumerate().filter(|(_, tokens)| tokens.cut > 0) {
         println!("  sentence {} cut to {max_tokens} tokens, {} left out", index + 1, tokens.cut);

@@ -173,9 +173,8 @@ pub fn load_safetensors<M: Module>(mut module: M, path: impl AsRef<Path>, mappin
     for (name, source) in names {
         sources.entry(name).or_default().push(source);
     }
-    let mut mismatch = Mismatch::default();
-    mismatch.ambiguous =
-        sources.iter().filter(|(_, from)| from.len() > 1).map(|(n, from)| (n.clone(), from.clone())).collect();
+    let shared = sources.iter().filter(|(_, from)| from.len() > 1).map(|(name, from)| (name.clone(), from.clone()));
+    let mut mismatch = Mismatch { ambiguous: shared.collect(), ..Mismatch::default() };
     if mismatch.is_empty() {
         let dtype = float_dtype(&module);
         mismatch = judged(module.apply(renamed, None, Some(mapping.adapter(dtype)), false), &sources);

@@ -43,8 +43,9 @@ fn expected(
 fn pre_and_post_norm_with_each_activation_follow_their_formulas() {
     let device = Device::default();
     let x = noise([2, 5, 8], 1, &device);
-    let activations: [(Activation, fn(Tensor<3>) -> Tensor<3>); 4] = [
-        (Activation::Gelu, gelu),
+    type Function = fn(Tensor<3>) -> Tensor<3>;
+    let activations = [
+        (Activation::Gelu, gelu as Function),
         (Activation::GeluTanh, gelu_approximate),
         (Activation::Relu, relu),
         (Activation::Silu, silu),
