@@ -110,6 +110,24 @@ fn a_tensor_of_another_shape_is_named_as_the_file_names_it() {
 }
 
 #[test]
+fn a_tensor_of_another_rank_or_kind_is_named_whatever_the_layout() {
+    let device = Device::default();
+    let file = File::new("rank");
+    for (dtype, shape, bytes) in [("F32", "[15]", 60), ("F32", "[]", 4), ("F32", "[1,3,5]", 60), ("I64", "[5,3]", 120)]
+    {
+        let header = format!(r#"{{"weight":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[0,{bytes}]}}}}"#);
+        let text = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; bytes]].concat();
+        fs::write(&file.0, text).unwrap();
+        for mapping in [Mapping::pytorch(), Mapping::burn()] {
+            let linear = LinearConfig::new(3, 5).with_bias(false).init(&device);
+            let found = mismatch(load_safetensors(linear, &file.0, &mapping));
+            assert_eq!(found.unfit.len(), 1, "{found}");
+            assert_eq!(found.unfit[0].0, "weight");
+        }
+    }
+}
+
+#[test]
 fn two_tensors_for_one_place_are_an_error() {
     let device = Device::default();
     let file = File::new("twice").save(&shaken(layer(&device)), |store| store);

@@ -274,6 +274,22 @@ fn wrong_input_names_the_argument() {
 }
 
 #[test]
+fn autodiff_may_be_on_for_the_layer_or_the_input_alone() {
+    let device = Device::default();
+    for (of_layer, of_input) in
+        [(device.clone().autodiff(), device.clone()), (device.clone(), device.clone().autodiff())]
+    {
+        let layer = layer(MultiHeadAttentionConfig::new(8, 2), &of_layer);
+        let hidden = noise([1, 3, 8], 1, &of_input);
+        let out = layer.self_attention(hidden.clone(), &AttentionOptions::new()).unwrap().out;
+        assert_eq!((out.dims(), out.device().is_autodiff()), ([1, 3, 8], true));
+        let padding = Mask::keep(bools([1, 3], |i| i < 2, &device));
+        let out = layer.self_attention(hidden, &AttentionOptions::new().key_padding(padding)).unwrap().out;
+        assert_eq!(out.dims(), [1, 3, 8]);
+    }
+}
+
+#[test]
 fn a_config_without_a_meaning_names_the_size() {
     let device = Device::default();
     let config = |d_query, heads| MultiHeadAttentionConfig::new(d_query, heads);
