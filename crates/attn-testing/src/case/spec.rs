@@ -41,8 +41,10 @@ enum Named {
 
 /// Reads the metadata `spec`.
 pub(super) fn spec(json: &str) -> Result<AttentionSpec, Fault> {
-    let written: Written =
-        serde_json::from_str(json).map_err(|error| Fault::Json { key: "spec", reason: error.to_string() })?;
+    let fault = |error: serde_json::Error| Fault::Json { key: "spec", reason: error.to_string() };
+    // An object first: serde would take a list as the values in their order.
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).map_err(fault)?;
+    let written = Written::deserialize(serde_json::Value::Object(object)).map_err(fault)?;
     Ok(AttentionSpec {
         scale: written.scale,
         softcap: written.softcap,
