@@ -54,7 +54,7 @@ pub fn has_room(so_far: usize, maps: usize, tokens: usize) -> bool {
 /// The page as HTML.
 ///
 /// # Errors
-/// If a number is not finite, which JSON cannot say.
+/// If the data cannot be said in JSON.
 pub fn render(data: &PageData) -> serde_json::Result<String> {
     // Inside a script element only `<` could end the data early.
     let json = serde_json::to_string(data)?.replace('<', "\\u003c");

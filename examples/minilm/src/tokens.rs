@@ -49,10 +49,13 @@ impl Reader {
     /// Splits a sentence. What is longer than the model reads is cut, and counted.
     ///
     /// # Errors
-    /// If the tokeniser fails, or knows tokens that the model does not.
+    /// If the tokeniser fails, makes nothing of the sentence, or knows tokens that the model does not.
     pub fn read(&self, sentence: &str) -> Result<Tokens> {
         let encoding = self.tokenizer.encode(sentence, true).map_err(|error| anyhow!("tokenizer.json: {error}"))?;
         let ids = encoding.get_ids().to_vec();
+        if ids.is_empty() {
+            bail!("tokenizer.json: expected at least one token of {sentence:?}, found none");
+        }
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
             bail!("tokenizer.json: token {id} is past the model's vocab_size {}", self.vocab_size);
         }
