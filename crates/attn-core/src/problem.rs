@@ -36,6 +36,7 @@ pub struct ProblemInputs<'a> {
 
 /// An attention whose inputs fit each other. Made by [`Problem::new`] alone, so that a kernel may rely on all it says.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Problem {
     /// B.
     pub batch: usize,
@@ -67,8 +68,6 @@ pub struct Problem {
     pub alibi: bool,
     /// Whether sinks are given.
     pub sinks: bool,
-    // Only `new` can make one.
-    _validated: (),
 }
 
 impl Problem {
@@ -112,7 +111,6 @@ impl Problem {
             bias: broadcast("bias", inputs.bias.as_ref(), scores)?,
             alibi: per_head("alibi_slopes", inputs.alibi_slopes.as_ref(), heads)?,
             sinks: per_head("sinks", inputs.sinks.as_ref(), heads)?,
-            _validated: (),
         })
     }
 

@@ -171,17 +171,13 @@ fn untracked<B: Backend, C: CheckpointStrategy>(tensor: FloatTensor<B>) -> Float
 fn parents<B: Backend, C: CheckpointStrategy>(
     call: &Call<Autodiff<B, C>>,
 ) -> [Option<&FloatTensor<Autodiff<B, C>>>; 6] {
-    let given = |maybe| match maybe {
-        &MaybeFloat::Given(ref tensor) => Some(tensor),
-        &MaybeFloat::Absent => None,
-    };
     [
         Some(&call.query),
         Some(&call.key),
         Some(&call.value),
-        given(&call.bias),
-        given(&call.alibi_slopes),
-        given(&call.sinks),
+        call.bias.as_option(),
+        call.alibi_slopes.as_option(),
+        call.sinks.as_option(),
     ]
 }
 

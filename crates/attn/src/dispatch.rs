@@ -199,6 +199,14 @@ impl<B: Backend> MaybeFloat<B> {
         tensor.map_or(Self::Absent, Self::Given)
     }
 
+    /// As an option of a reference.
+    pub(crate) fn as_option(&self) -> Option<&FloatTensor<B>> {
+        match self {
+            Self::Given(tensor) => Some(tensor),
+            Self::Absent => None,
+        }
+    }
+
     /// As an option.
     pub(crate) fn into_option(self) -> Option<FloatTensor<B>> {
         match self {

@@ -85,7 +85,7 @@ fn agrees_with_the_models_own_library(backend: &str) {
     let lines: Vec<_> = fs::read_to_string(shared.join("sentences.txt")).unwrap().lines().map(str::to_string).collect();
     let texts: Vec<_> = page.sentences.iter().map(|sentence| sentence.text.clone()).collect();
     assert_eq!(texts[..lines.len()], lines);
-    assert_eq!(texts[lines.len()..], [page.query.clone()]);
+    assert_eq!(texts[lines.len()..], *std::slice::from_ref(&page.query));
     for sentence in &page.sentences {
         let tokens = sentence.tokens.len();
         let weights = decode(&sentence.weights);

@@ -139,8 +139,8 @@ impl SentenceEncoder {
     /// Embeddings of tokens, positions and the one segment, `[batch, tokens, features]`.
     fn enter(&self, batch: &Batch) -> Tensor<3> {
         let [_, length] = batch.dims();
-        let positions: Tensor<3> = self.positions.weight.val().slice([0..length]).unsqueeze();
-        let first_type: Tensor<3> = self.types.weight.val().slice([0..1]).unsqueeze();
+        let positions: Tensor<3> = self.positions.weight.val().slice(0..length).unsqueeze();
+        let first_type: Tensor<3> = self.types.weight.val().slice(0..1).unsqueeze();
         self.norm.forward(self.words.forward(batch.ids.clone()) + positions + first_type)
     }
 }

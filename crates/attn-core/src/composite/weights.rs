@@ -79,7 +79,7 @@ pub fn weights<B: Backend>(
 
 /// The indices as ranges of consecutive ones, or each by itself.
 fn runs(indices: Option<&[usize]>, len: usize, merge: bool) -> Vec<Range<usize>> {
-    let Some(indices) = indices else { return vec![0..len] };
+    let Some(indices) = indices else { return std::iter::once(0..len).collect() };
     let mut runs: Vec<Range<usize>> = Vec::new();
     for &index in indices {
         match runs.last_mut() {
