@@ -131,3 +131,101 @@ pub(crate) unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
         S::div(S::fma(power, w, S::sub(power, one)), S::fma(power, w, S::add(power, one)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! The error of 2ˣ and tanh over their whole ranges, on every instruction set, in units in the last place.
+
+    use super::{Float, exp2, tanh};
+    use crate::Isa;
+    use crate::simd::{Job, Simd, portable};
+
+    struct Map<'a, S: Simd> {
+        numbers: &'a mut [S::A],
+        tanh: bool,
+    }
+
+    impl<S: Simd> Job<S> for Map<'_, S> {
+        type Out = ();
+
+        #[inline(always)]
+        unsafe fn run(self) {
+            for numbers in self.numbers.chunks_exact_mut(S::LANES) {
+                // SAFETY: a chunk has LANES numbers.
+                unsafe {
+                    let x = S::load(numbers.as_ptr());
+                    let y = if self.tanh { tanh::<S>(x) } else { exp2::<S>(x) };
+                    S::store(numbers.as_mut_ptr(), y);
+                }
+            }
+        }
+    }
+
+    /// The largest error of a function over evenly spaced arguments, in ulp of the exact result.
+    fn worst<S: Simd>(isa: Isa, tanh: bool, (low, high): (f64, f64), exact: fn(f64) -> f64, digits: f64) -> f64 {
+        if !isa.is_available() {
+            return 0.0;
+        }
+        let count = 1 << 20;
+        let arguments: Vec<S::A> =
+            (0..count).map(|i| S::A::from_f64(low + (high - low) * f64::from(i) / f64::from(count))).collect();
+        let mut numbers = arguments.clone();
+        // SAFETY: the instruction set is there.
+        unsafe { S::enter(Map::<S> { numbers: &mut numbers, tanh }) };
+        let error = |(x, y): (&S::A, &S::A)| {
+            let exact = exact(x.to_f64());
+            let ulp = (exact.abs().log2().floor() - digits).exp2();
+            (y.to_f64() - exact).abs() / ulp
+        };
+        arguments.iter().zip(&numbers).filter(|(x, _)| x.to_f64() != 0.0).map(error).fold(0.0, f64::max)
+    }
+
+    fn check<S: Simd, D: Simd>(isa: Isa) {
+        // The exact value is itself only good to an f64's ulp, hence the coarser bound there.
+        let single = worst::<S>(isa, false, (-124.9, 1.0), f64::exp2, 23.0);
+        let double = worst::<D>(isa, false, (-1020.9, 1.0), f64::exp2, 52.0);
+        assert!(single <= 1.5 && double <= 3.0, "{}: 2^x off by {single} and {double} ulp", isa.name());
+        let wide = worst::<S>(isa, true, (-12.0, 12.0), f64::tanh, 23.0);
+        let narrow = worst::<S>(isa, true, (-1e-3, 1e-3), f64::tanh, 23.0);
+        let double = worst::<D>(isa, true, (-25.0, 25.0), f64::tanh, 52.0);
+        assert!(
+            wide <= 5.0 && narrow <= 5.0 && double <= 8.0,
+            "{}: tanh off by {wide}, {narrow}, {double}",
+            isa.name()
+        );
+        special::<S>(isa);
+        special::<D>(isa);
+    }
+
+    /// −∞ and what underflows give 0, 0 gives exactly 1, NaN stays NaN.
+    fn special<S: Simd>(isa: Isa) {
+        if !isa.is_available() {
+            return;
+        }
+        let inputs = [f64::NEG_INFINITY, -1e30, -2000.0, 0.0, f64::NAN];
+        for (at, x) in inputs.into_iter().enumerate() {
+            let mut numbers = vec![S::A::from_f64(x); S::LANES];
+            // SAFETY: the instruction set is there.
+            unsafe { S::enter(Map::<S> { numbers: &mut numbers, tanh: false }) };
+            let y = numbers[S::LANES - 1].to_f64();
+            assert!([y == 0.0, y == 0.0, y == 0.0, y == 1.0, y.is_nan()][at], "{}: 2^{x} = {y}", isa.name());
+            let mut numbers = vec![S::A::from_f64(x); S::LANES];
+            // SAFETY: the instruction set is there.
+            unsafe { S::enter(Map::<S> { numbers: &mut numbers, tanh: true }) };
+            let y = numbers[0].to_f64();
+            assert!([y == -1.0, y == -1.0, y == -1.0, y == 0.0, y.is_nan()][at], "{}: tanh {x} = {y}", isa.name());
+        }
+    }
+
+    #[test]
+    fn errors_stay_below_their_bounds() {
+        check::<portable::PortableF32, portable::PortableF64>(Isa::Portable);
+        #[cfg(target_arch = "x86_64")]
+        {
+            check::<crate::simd::avx512::Avx512F32, crate::simd::avx512::Avx512F64>(Isa::Avx512);
+            check::<crate::simd::avx2::Avx2F32, crate::simd::avx2::Avx2F64>(Isa::Avx2);
+        }
+        #[cfg(target_arch = "aarch64")]
+        check::<crate::simd::neon::NeonF32, crate::simd::neon::NeonF64>(Isa::Neon);
+    }
+}

@@ -27,7 +27,7 @@ const SHORT_BLOCK: usize = 64;
 const ENOUGH_TASKS: usize = 32;
 
 /// Most bytes of a task's accumulators, for large value_dim.
-const TASK_BYTES: usize = 256 << 10;
+const TASK_BYTES: usize = 384 << 10;
 
 /// Multiplications below which waking a thread takes longer than it saves (some ten microseconds of one core).
 const SERIAL_PRODUCTS: u128 = 1 << 20;

@@ -1,0 +1,158 @@
+//! Random shapes, layouts and all options together, against the oracle, for every element type and instruction set.
+
+mod common;
+
+use attn_cpu::Band;
+use common::{Array, Dims, Lay, Owned, Random, Real, check_all};
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+fn dims() -> impl Strategy<Value = Dims> {
+    (1..3_usize, 1..4_usize, 1..4_usize, 0..40_usize, 0..90_usize, 1..40_usize, 0..40_usize).prop_map(
+        |(batch, kv_heads, group, query_len, key_len, head_dim, value_dim)| Dims {
+            batch,
+            heads: kv_heads * group,
+            kv_heads,
+            query_len,
+            key_len,
+            head_dim,
+            value_dim,
+        },
+    )
+}
+
+/// Shapes that reach past a block of keys and into a second task.
+fn long_dims() -> impl Strategy<Value = Dims> {
+    (1..3_usize, 180..430_usize, 400..1100_usize, 1..20_usize, 1..20_usize).prop_map(
+        |(group, query_len, key_len, head_dim, value_dim)| Dims {
+            batch: 1,
+            heads: group,
+            kv_heads: 1,
+            query_len,
+            key_len,
+            head_dim,
+            value_dim,
+        },
+    )
+}
+
+/// An array that broadcasts to the scores: each axis kept or of length 1, as chance has it.
+fn broadcast<T: Copy>(dims: Dims, random: &mut Random, gap: T, next: impl FnMut(&mut Random) -> T) -> Array<T> {
+    let full = [dims.batch, dims.heads, dims.query_len, dims.key_len];
+    let shape = full.map(|length| if random.below(3) == 0 { length.min(1) } else { length });
+    let lay = [Lay::Plain, Lay::Plain, Lay::Swapped, Lay::Transposed, Lay::Padded][random.below(5)];
+    let mut inner = Random(random.next());
+    let mut next = next;
+    Array::new(shape, lay, gap, || next(&mut inner)).broadcast(full)
+}
+
+fn band(dims: Dims, random: &mut Random) -> Band {
+    let keys = if random.below(2) == 0 { dims.key_len } else { random.below(dims.key_len + 1) };
+    let offset = match random.below(4) {
+        0 => 0,
+        1 => random.below(200) as i64 - 100,
+        _ => keys as i64 - dims.query_len as i64,
+    };
+    let side = |random: &mut Random| (random.below(2) == 0).then(|| random.below(60) as i64);
+    let lower = side(random).map(|left| -left);
+    let upper = if random.below(2) == 0 { Some(0) } else { side(random) };
+    Band { offset, lower, upper, keys }
+}
+
+/// Every option thrown in with a chance of one half.
+fn with_options<T: Real>(dims: Dims, seed: u64) -> Owned<T> {
+    let mut random = Random(seed);
+    let lay = [Lay::Plain, Lay::Swapped, Lay::Transposed, Lay::Padded][random.below(4)];
+    let mut owned = Owned::<T>::laid(dims, lay, random.next());
+    let half = |random: &mut Random| random.below(2) == 0;
+    if half(&mut random) {
+        owned.scale = [0.0, 1.0, -0.3, 0.05][random.below(4)];
+    }
+    if half(&mut random) {
+        owned.softcap = Some([0.5, 5.0, 30.0][random.below(3)]);
+    }
+    if half(&mut random) {
+        owned.bands = (0..dims.batch).map(|_| band(dims, &mut random)).collect();
+    }
+    if half(&mut random) {
+        let seen_when = half(&mut random);
+        owned.mask = Some((broadcast(dims, &mut random, 7, |random| random.below(3) as u8), seen_when));
+    }
+    if half(&mut random) {
+        let hiding = half(&mut random);
+        owned.bias = Some(broadcast(dims, &mut random, T::of(f64::NAN), move |random| {
+            T::of(if hiding && random.below(5) == 0 { f64::NEG_INFINITY } else { random.normal() })
+        }));
+    }
+    if half(&mut random) {
+        owned.alibi_slopes = Some((0..dims.heads).map(|h| T::of(0.5_f64.powi(h as i32 + 1))).collect());
+    }
+    if half(&mut random) {
+        owned.sinks = Some((0..dims.heads).map(|_| T::of(random.normal())).collect());
+    }
+    owned
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn options_f32(dims in dims(), seed: u64) {
+        check_all(&with_options::<f32>(dims, seed));
+    }
+
+    #[test]
+    fn options_f64(dims in dims(), seed: u64) {
+        check_all(&with_options::<f64>(dims, seed));
+    }
+
+    #[test]
+    fn options_f16(dims in dims(), seed: u64) {
+        check_all(&with_options::<f16>(dims, seed));
+    }
+
+    #[test]
+    fn options_bf16(dims in dims(), seed: u64) {
+        check_all(&with_options::<bf16>(dims, seed));
+    }
+
+    /// A permutation of the keys changes nothing but rounding: both orders agree with the oracle of one.
+    #[test]
+    fn keys_in_any_order(dims in dims(), seed: u64) {
+        let owned = Owned::<f32>::plain(dims, seed);
+        let mut turned = owned.clone();
+        for [b, g, j, _] in common::indices([dims.batch, dims.kv_heads, dims.key_len, 1]) {
+            let from = dims.key_len - 1 - j;
+            for d in 0..dims.head_dim {
+                turned.key.set([b, g, j, d], owned.key.get([b, g, from, d]));
+            }
+            for e in 0..dims.value_dim {
+                turned.value.set([b, g, j, e], owned.value.get([b, g, from, e]));
+            }
+        }
+        let oracle = owned.oracle();
+        for isa in attn_cpu::Isa::available() {
+            let (out, lse) = turned.run(isa);
+            prop_assert_eq!(oracle.check::<f32>(&out, &lse), Ok(()));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) })]
+
+    #[test]
+    fn long_f32(dims in long_dims(), seed: u64) {
+        check_all(&with_options::<f32>(dims, seed));
+    }
+
+    #[test]
+    fn long_f64(dims in long_dims(), seed: u64) {
+        check_all(&with_options::<f64>(dims, seed));
+    }
+
+    #[test]
+    fn long_bf16(dims in long_dims(), seed: u64) {
+        check_all(&with_options::<bf16>(dims, seed));
+    }
+}
