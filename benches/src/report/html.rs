@@ -85,7 +85,7 @@ fn fact(page: &mut String, name: &str, value: &str, unit: &str) {
     put!(page, "<div><dt>{name}</dt><dd><b>{}</b> {unit}</dd></div>", escape(value));
 }
 
-/// How often faster ours is than each peer: the geometric mean over the rows of a suite on the peer's own backend.
+/// How many times as fast as each peer ours is: the geometric mean over the rows of a suite on the peer's own backend.
 fn summary(page: &mut String, report: &Report) {
     put!(page, "<section class=\"summary\">");
     for suite in crate::shapes::Suite::ALL {
@@ -102,19 +102,26 @@ fn summary(page: &mut String, report: &Report) {
             let mean = (ratios.iter().map(|r| r.ln()).sum::<f64>() / ratios.len() as f64).exp();
             let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
             let most = ratios.iter().copied().fold(0.0, f64::max);
+            let range = match ratios.len() {
+                1 => "one shape".to_string(),
+                n => format!("{} to {}, {n} shapes", significant(least), significant(most)),
+            };
+            let slow = if mean < 1.0 { " slow" } else { "" };
             put!(
                 page,
-                "<div class=\"card\"><span>{} vs {}</span><b>{}×</b><small>{} to {}, {} shapes</small></div>",
+                "<div class=\"card{slow}\"><span>{} vs {}</span><b>{}×</b><small>{range}</small></div>",
                 suite.name(),
                 escape(&peer),
-                significant(mean),
-                significant(least),
-                significant(most),
-                ratios.len()
+                significant(mean)
             );
         }
     }
     put!(page, "</section>");
+    put!(
+        page,
+        "<p class=\"hint\">How many times as fast ours is, by the geometric mean. Shapes read batch × heads (or heads/kv_heads) × \
+         length (or queries:keys) × dim.</p>"
+    );
 }
 
 /// Whether a peer is to be compared with this row: it runs on the row's backend, or ours did not run on the peer's.

@@ -11,6 +11,8 @@ struct Bar {
     /// The colour's name in the style sheet.
     class: String,
     speed: f64,
+    /// A peer that is faster than ours.
+    slow: bool,
     /// What stands behind the bar.
     note: String,
 }
@@ -49,7 +51,7 @@ fn chart(page: &mut String, report: &Report, suite: Suite, dtype: &str, rows: &[
     let fastest = bars.iter().flatten().map(|b| b.speed).fold(peak, f64::max);
     put!(
         page,
-        "<figure>\n<figcaption><b>{dtype}</b> {} <span class=\"legend\">{}<i class=\"line\"></i>the machine's peak, {} {}</span></figcaption>",
+        "<figure>\n<figcaption><b>{dtype}</b> {} <span class=\"legend\">{}<span><i class=\"line\"></i>the machine's peak, {} {}</span></span></figcaption>",
         suite.unit(),
         legend(&bars),
         significant(peak),
@@ -67,8 +69,9 @@ fn chart(page: &mut String, report: &Report, suite: Suite, dtype: &str, rows: &[
         for bar in bars {
             put!(
                 page,
-                "<div class=\"bar {}\" title=\"{}\"><i style=\"width:{:.2}%\"></i><span><b>{}</b> {}</span></div>",
+                "<div class=\"bar {}{}\" title=\"{}\"><i style=\"width:{:.2}%\"></i><span><b>{}</b> {}</span></div>",
                 bar.class,
+                if bar.slow { " slow" } else { "" },
                 escape(&bar.name),
                 100.0 * bar.speed / fastest,
                 significant(bar.speed),
@@ -100,6 +103,7 @@ fn bars(report: &Report, group: &[&Row]) -> Vec<Bar> {
             name: format!("ours on {}", row.backend),
             class: format!("ours ours-{}", escape(&row.backend)),
             speed: row.speed(),
+            slow: false,
             note: format!("{} of peak", percent(row.peak_share)),
         })
         .collect();
@@ -109,6 +113,7 @@ fn bars(report: &Report, group: &[&Row]) -> Vec<Bar> {
             bars.push(Bar {
                 class: format!("peer {}", escape(&peer)),
                 speed: home.speed() / ratio,
+                slow: ratio < 1.0,
                 note: format!("ours {}×", significant(ratio)),
                 name: peer,
             });
@@ -124,7 +129,7 @@ fn legend(bars: &[Vec<Bar>]) -> String {
     for bar in bars.iter().flatten() {
         if !seen.contains(&bar.name.as_str()) {
             seen.push(&bar.name);
-            let _ = write!(marks, "<i class=\"mark {}\"></i>{}", bar.class, escape(&bar.name));
+            let _ = write!(marks, "<span><i class=\"mark {}\"></i>{}</span>", bar.class, escape(&bar.name));
         }
     }
     marks
