@@ -61,7 +61,7 @@ pub struct Row {
     pub head: usize,
     /// Query.
     pub query: usize,
-    /// The row, [D].
+    /// The row, `[D]`.
     pub out: Vec<Bounded>,
 }
 
