@@ -36,7 +36,7 @@ pub struct ModelConfig {
     /// `absolute` where given.
     #[serde(default = "absolute")]
     pub position_embedding_type: String,
-    /// Longest sentence in tokens, [CLS] and [SEP] included; not part of `config.json`.
+    /// Longest sentence in tokens, `[CLS]` and `[SEP]` included; not part of `config.json`.
     #[serde(skip)]
     pub max_tokens: usize,
 }

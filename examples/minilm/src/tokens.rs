@@ -10,7 +10,7 @@ use crate::config::ModelConfig;
 /// One sentence as the model reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
-    /// Rows of the vocabulary, [CLS] first and [SEP] last.
+    /// Rows of the vocabulary, `[CLS]` first and `[SEP]` last.
     pub ids: Vec<u32>,
     /// What stands there; `##` joins a piece to the one before.
     pub pieces: Vec<String>,
