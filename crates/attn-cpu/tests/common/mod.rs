@@ -108,8 +108,8 @@ impl<T: Copy> Array<T> {
 
     /// The same with axes of length 1 stretched to `shape` by strides of 0.
     pub fn broadcast(mut self, shape: [usize; 4]) -> Self {
-        for axis in 0..4 {
-            if self.shape[axis] != shape[axis] {
+        for (axis, &wanted) in shape.iter().enumerate() {
+            if self.shape[axis] != wanted {
                 assert_eq!(self.shape[axis], 1);
                 self.strides[axis] = 0;
             }
