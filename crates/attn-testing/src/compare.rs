@@ -104,7 +104,7 @@ impl fmt::Display for Described<'_> {
         let Self(worst, shape) = self;
         write!(
             f,
-            "error {:.3e}, tolerance {:.3e}, worst at {:?}: expected {}, found {}",
+            "error {:.3e}, tolerance {:.3e}, worst at {:?}: expected {:?}, found {:?}",
             worst.error,
             worst.tolerance,
             unravel(worst.index, shape),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
 
 use crate::verify::{Judgement, Verdict};
 
@@ -71,7 +71,9 @@ impl Report {
     pub fn table(&self) -> String {
         let engines = self.engines();
         let mut table = Table::new();
-        table.load_style(presets::UTF8_NO_BORDERS).set_content_arrangement(ContentArrangement::Disabled);
+        table
+            .load_style(presets::UTF8_NO_BORDERS.row_separator(LineStyle::none()))
+            .set_content_arrangement(ContentArrangement::Disabled);
         let mut header = vec!["family".to_string(), "cases".to_string()];
         header.extend(engines.iter().flat_map(|name| [format!("{name}\npassed"), "\nworst error".to_string()]));
         table.set_header(header);
