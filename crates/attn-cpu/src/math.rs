@@ -166,7 +166,7 @@ mod tests {
         if !isa.is_available() {
             return 0.0;
         }
-        let count = 1 << 20;
+        let count = 1 << 17;
         let arguments: Vec<S::A> =
             (0..count).map(|i| S::A::from_f64(low + (high - low) * f64::from(i) / f64::from(count))).collect();
         let mut numbers = arguments.clone();
