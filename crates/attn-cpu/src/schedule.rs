@@ -13,17 +13,17 @@ use crate::problem::{Attention, Dims};
 use crate::simd::Simd;
 use crate::task::{Row, Strip, Worker};
 
-/// Most rows of a task. Packing a key costs about 4 rows' products, so 384 rows hide it (1%); their accumulators, 96 KB
-/// at value_dim 64 in f32, lie in the second-level cache beside a block of keys and values.
+/// Most rows of a task. Packing a key and a value costs about 10 rows' products, so 768 rows hide it (1%); their
+/// accumulators, 192 KB at value_dim 64 in f32, lie in the second-level cache beside a block of keys and values.
 const TASK_ROWS: usize = 768;
 
-/// Fewest rows of a task that a longer problem is cut into for the sake of parallelism. Packing then costs 4%.
+/// Fewest rows of a task that a longer problem is cut into for the sake of parallelism. Packing then costs 5%.
 const SHORT_ROWS: usize = 192;
 
 /// Fewest keys of a block, however large the dimensions.
 const SHORT_BLOCK: usize = 64;
 
-/// Tasks that keep many threads busy and the last of them short. Below, tasks are made of fewer rows.
+/// Tasks that keep a good number of threads busy and the last of them short. Below, tasks are made of fewer rows.
 const ENOUGH_TASKS: usize = 32;
 
 /// Most bytes of a task's accumulators, for large value_dim.
