@@ -12,28 +12,28 @@ use crate::shapes::{Dtype, Shape, Suite};
 #[non_exhaustive]
 pub enum Backend {
     /// `burn-ndarray`.
-    #[cfg(feature = "ndarray")]
+    #[cfg(feature = "cpu")]
     NdArray,
     /// `burn-flex`.
-    #[cfg(feature = "flex")]
+    #[cfg(feature = "cpu")]
     Flex,
 }
 
 impl Backend {
     /// Those compiled in.
     pub const ALL: &'static [Self] = &[
-        #[cfg(feature = "ndarray")]
+        #[cfg(feature = "cpu")]
         Self::NdArray,
-        #[cfg(feature = "flex")]
+        #[cfg(feature = "cpu")]
         Self::Flex,
     ];
 
     /// The name on the command line and in the report.
     pub fn name(self) -> &'static str {
         match self {
-            #[cfg(feature = "ndarray")]
+            #[cfg(feature = "cpu")]
             Self::NdArray => "ndarray",
-            #[cfg(feature = "flex")]
+            #[cfg(feature = "cpu")]
             Self::Flex => "flex",
         }
     }
@@ -41,9 +41,9 @@ impl Backend {
     /// What Burn's own operation on this backend is called among the peers.
     pub fn peer_name(self) -> &'static str {
         match self {
-            #[cfg(feature = "ndarray")]
+            #[cfg(feature = "cpu")]
             Self::NdArray => "burn-ndarray",
-            #[cfg(feature = "flex")]
+            #[cfg(feature = "cpu")]
             Self::Flex => "burn-flex",
         }
     }
@@ -52,10 +52,10 @@ impl Backend {
     pub fn device(self) -> Device {
         match self {
             // NdArray is deprecated since Burn 0.22, and the last release has it: it is named here only.
-            #[cfg(feature = "ndarray")]
+            #[cfg(feature = "cpu")]
             #[allow(deprecated)]
             Self::NdArray => Device::ndarray(),
-            #[cfg(feature = "flex")]
+            #[cfg(feature = "cpu")]
             Self::Flex => Device::flex(),
         }
     }
@@ -74,9 +74,9 @@ impl Backend {
             return Some("no tensors of this type");
         }
         let shares_heads = match self {
-            #[cfg(feature = "ndarray")]
+            #[cfg(feature = "cpu")]
             Self::NdArray => false,
-            #[cfg(feature = "flex")]
+            #[cfg(feature = "cpu")]
             Self::Flex => shape.suite != Suite::Train,
         };
         (shape.heads != shape.kv_heads && !shares_heads).then_some("no shared key/value heads")

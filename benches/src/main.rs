@@ -1,6 +1,6 @@
 //! `attn-bench`: times attention beside Burn's own operation and writes a report.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -92,10 +92,8 @@ fn limit_threads(threads: usize) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("starting threads")
 }
 
-/// `benches/out` of the workspace when run by cargo, as xtask does; of the current folder otherwise.
+/// `benches/out` of the workspace that this was built in; `benches/out` of the current folder where that is gone.
 fn default_out() -> PathBuf {
-    match std::env::var_os("CARGO_MANIFEST_DIR") {
-        Some(package) => PathBuf::from(package).join("out"),
-        None => PathBuf::from("benches").join("out"),
-    }
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if package.is_dir() { package.join("out") } else { Path::new("benches").join("out") }
 }

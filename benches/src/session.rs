@@ -33,7 +33,7 @@ impl Session {
     /// Runs everything.
     ///
     /// # Errors
-    /// A wrong answer of ours, a failing call, or no shape that the backends can do.
+    /// A wrong answer of ours, or a call that fails.
     pub fn run(&self) -> Result<Report> {
         let shapes: Vec<Shape> = self
             .suites
