@@ -1,7 +1,6 @@
 //! Wrong input is an error that names its argument, and never a panic; input without any element has its defined answer.
 
 use attn::{Attention, AttentionError, AttentionSpec, Mask, Selection};
-use attn_core::AttentionInputs;
 use attn_core::reference::HostInputs;
 use attn_testing::engine::{Engine, refer};
 use attn_testing::generate::config;
@@ -138,6 +137,7 @@ fn tensors_of_two_backends() {
 #[cfg(feature = "flex")]
 #[test]
 fn an_integer_tensor_as_query() {
+    use attn_core::AttentionInputs;
     use burn::backend::ops::{FloatTensorOps as _, IntTensorOps as _};
     use burn::tensor::TensorData;
     type B = burn::backend::Flex;

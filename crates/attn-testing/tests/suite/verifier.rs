@@ -9,7 +9,6 @@ use attn_testing::engine::refer;
 use attn_testing::generate::Recipe;
 use attn_testing::host::{Ask, Dims};
 use burn::tensor::FloatDType;
-use half::f16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -272,6 +271,8 @@ fn faults_of_tensors() {
 #[cfg(feature = "ndarray")]
 #[test]
 fn a_type_that_a_backend_lacks_is_skipped() {
+    use half::f16;
+
     let mut draft = Draft::new();
     for name in ["q", "k", "v", "bias", "sinks"] {
         let (dtype, _, bytes) = draft.tensors.get_mut(name).expect("it is there");
