@@ -14,6 +14,8 @@ pub trait Real: Element {
     /// Unit roundoff of outputs and of accumulation.
     const ROUND: f64;
     const ACCUM_ROUND: f64;
+    /// Below it a weight may count as 0.
+    const SMALLEST: f64;
 }
 
 macro_rules! real {
@@ -33,6 +35,7 @@ macro_rules! real {
             }
             const ROUND: f64 = $round;
             const ACCUM_ROUND: f64 = <$a>::EPSILON as f64 / 2.0;
+            const SMALLEST: f64 = <$a>::MIN_POSITIVE as f64 * 4.0;
         }
     };
 }
@@ -259,7 +262,8 @@ impl<T: Real> Owned<T> {
         let sink = self.sinks.as_ref().map_or(f64::NEG_INFINITY, |sinks| sinks[h].up());
         let top = scores.iter().fold(sink, |top, (_, score)| top.max(*score));
         let base = if top == f64::NEG_INFINITY { 0.0 } else { top };
-        let sum = scores.iter().map(|(_, score)| (score - base).exp()).sum::<f64>() + (sink - base).exp();
+        let weights = scores.iter().map(|(_, score)| (score - base).exp());
+        let sum = exact_sum(weights.chain([(sink - base).exp()]));
         // The exponents are measured from the maximum, in base 2 and with one rounding.
         let error =
             error + 4.0 * T::ACCUM_ROUND * (2.0 + base.abs()) + 2.0 * T::ACCUM_ROUND * (scores.len() as f64).sqrt();
@@ -269,28 +273,24 @@ impl<T: Real> Owned<T> {
             ..RowAnswer::default()
         };
         for e in 0..self.dims.value_dim {
-            let (mut total, mut size) = (0.0, 0.0);
-            for (j, score) in &scores {
-                let value = self.value.get([b, g, *j, e]).up();
-                total += (score - base).exp() * value;
-                size += (score - base).exp() * value.abs();
-            }
+            let values: Vec<f64> = scores.iter().map(|(j, _)| self.value.get([b, g, *j, e]).up()).collect();
+            let parts = || scores.iter().zip(&values).map(|((_, score), value)| (score - base).exp() * value);
+            let (total, size) = (exact_sum(parts()), exact_sum(parts().map(f64::abs)));
+            // Weights below the smallest normal number count as 0.
+            let flushed = T::SMALLEST * exact_sum(values.iter().map(|value| value.abs()));
             let (out, size) = if sum == 0.0 { (0.0, 0.0) } else { (total / sum, size / sum) };
             answer.out.push(out);
             let rounding = T::ROUND * out.abs() + if T::ROUND > 1e-4 { 1e-7 } else { 0.0 };
-            answer.out_error.push(size * (2.0 * error + 8.0 * T::ACCUM_ROUND) + rounding);
+            answer.out_error.push(size * (2.0 * error + 8.0 * T::ACCUM_ROUND) + rounding + flushed);
         }
         answer
     }
 
     /// A score, and how far the kernel's may lie from it. None where a bias of −∞ hides it.
     fn score(&self, b: usize, h: usize, g: usize, i: usize, j: usize) -> Option<(f64, f64)> {
-        let (mut dot, mut size) = (0.0, 0.0);
-        for d in 0..self.dims.head_dim {
-            let product = self.query.get([b, h, i, d]).up() * self.key.get([b, g, j, d]).up();
-            dot += product;
-            size += product.abs();
-        }
+        let product = |d| self.query.get([b, h, i, d]).up() * self.key.get([b, g, j, d]).up();
+        let dot = exact_sum((0..self.dims.head_dim).map(product));
+        let size = exact_sum((0..self.dims.head_dim).map(|d| product(d).abs()));
         let mut score = dot * self.scale;
         let mut parts = size * self.scale.abs();
         if let Some(cap) = self.softcap {
@@ -313,6 +313,17 @@ impl<T: Real> Owned<T> {
         let steps = 4.0 + (self.dims.head_dim as f64).sqrt();
         (score != f64::NEG_INFINITY).then_some((score, parts * steps * T::ACCUM_ROUND))
     }
+}
+
+/// A sum with its rounding errors added back (Neumaier 1974), so that f64 can judge f64.
+fn exact_sum(numbers: impl Iterator<Item = f64>) -> f64 {
+    let (mut sum, mut lost) = (0.0_f64, 0.0_f64);
+    for x in numbers {
+        let next = sum + x;
+        lost += if sum.abs() >= x.abs() { (sum - next) + x } else { (x - next) + sum };
+        sum = next;
+    }
+    if sum.is_finite() { sum + lost } else { sum }
 }
 
 #[derive(Debug, Default)]
