@@ -106,8 +106,11 @@ impl<M: HostMemory> CpuKernel<M> {
     }
 }
 
+/// The kernel's scratch, the binding's copies of what is per batch entry and per head, and the small change.
 fn workspace<T: attn_cpu::Element>(problem: &Problem) -> u64 {
-    attn_cpu::workspace_bytes::<T>(
+    /// Shapes, strides and reference counts of the outputs, and the thread pool's queues; up to 2 KB were seen.
+    const SMALL: u64 = 64 << 10;
+    let scratch = attn_cpu::workspace_bytes::<T>(
         problem.batch,
         problem.heads,
         problem.kv_heads,
@@ -116,7 +119,10 @@ fn workspace<T: attn_cpu::Element>(problem: &Problem) -> u64 {
         problem.head_dim,
         problem.value_dim,
         rayon::current_num_threads(),
-    )
+    );
+    let bands = problem.batch * size_of::<Band>();
+    let per_head = problem.heads * size_of::<T>() * 2;
+    scratch.saturating_add((bands + per_head) as u64).saturating_add(SMALL)
 }
 
 fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: HostElement>(

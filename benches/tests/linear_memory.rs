@@ -1,0 +1,32 @@
+//! A long forward pass takes memory linear in the lengths: scores of 8 heads at 16384 × 16384 in f32 would take 8 GiB.
+
+use attn::Attention;
+use attn_benches::alloc::{Counting, Watch};
+use burn::tensor::{Distribution, Tensor};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The bound that the project sets: 40 MB beyond inputs and output.
+const MOST: u64 = 40_000_000;
+
+#[test]
+fn a_causal_forward_at_16384_takes_little_beyond_inputs_and_output() {
+    for backend in attn::BACKENDS {
+        let device = attn::device(backend).expect("it is compiled in");
+        let shape = [1, 8, 16384, 64];
+        let inputs: [Tensor<4>; 3] = std::array::from_fn(|_| Tensor::random(shape, Distribution::Default, &device));
+        let [query, key, value] = inputs.clone();
+        let planned = Attention::new(query.clone(), key.clone(), value.clone()).causal(true).plan();
+        let planned = planned.expect("a plain problem").forward.workspace_bytes;
+        let watch = Watch::start();
+        let output = Attention::new(query, key, value).causal(true).forward().expect("a plain problem");
+        let seen = watch.stop();
+        let output_bytes = output.out.shape().num_elements() as u64 * 4;
+        let beyond = seen.peak.saturating_sub(output_bytes);
+        println!("{backend}: {beyond} bytes beyond inputs and output, {planned} planned");
+        assert!(seen.peak >= output_bytes, "the output itself must have been counted");
+        assert!(beyond < MOST, "{backend}: {beyond} bytes");
+        assert!(beyond <= planned, "{backend}: {beyond} bytes where the plan promised at most {planned}");
+    }
+}
