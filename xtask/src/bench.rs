@@ -18,7 +18,7 @@ pub struct Args {
     /// Which shapes
     #[arg(long, value_enum, default_value_t = Suite::All)]
     suite: Suite,
-    /// Fewer shapes and repetitions: for a first look, not for figures
+    /// Fewer rounds of each shape: for a first look, not for figures
     #[arg(long)]
     quick: bool,
     /// The folder that takes bench.html and bench.json [default: the program's own]
