@@ -2,7 +2,10 @@
 //!
 //! A new backend is a new row of [`TABLE`]; every command reads it from there.
 
+use std::ffi::OsString;
 use std::num::NonZero;
+
+use anyhow::Result;
 
 use crate::table;
 
@@ -22,7 +25,15 @@ pub struct Backend {
     pub look: fn() -> Result<String, String>,
     /// The command that gets what is missing.
     pub get: &'static str,
+    /// Makes sure that what it needs is here, fetching it where that can be done; gives the environment that cargo and the
+    /// programs then need.
+    pub prepare: fn() -> Result<Environment>,
+    /// Features of single packages that it needs besides, as `(package, feature)`.
+    pub extra: &'static [Feature],
 }
+
+/// Variables for the processes that are started.
+pub type Environment = Vec<(&'static str, OsString)>;
 
 /// Which commands take a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +54,8 @@ pub const TABLE: &[Backend] = &[
         needs: "a CPU",
         look: cpu,
         get: "",
+        prepare: nothing,
+        extra: &[],
     },
     Backend {
         name: "flex",
@@ -52,13 +65,15 @@ pub const TABLE: &[Backend] = &[
         needs: "a CPU",
         look: cpu,
         get: "",
+        prepare: nothing,
+        extra: &[],
     },
     path("composite", "any backend", always),
     path("reference", "any backend", always),
     path("cpu-portable", "a CPU", always),
     path("cpu-avx2", "an x86-64 CPU with AVX2 and FMA", avx2),
     path("cpu-avx512", "an x86-64 CPU with AVX-512F", avx512),
-    path("cpu-neon", "a 64-bit ARM CPU", neon),
+    Backend { extra: NEON_MODEL, ..path("cpu-neon", "a 64-bit ARM CPU, or the patience for a model of one", neon) },
 ];
 
 /// What commands take where no backend is named.
@@ -67,9 +82,14 @@ pub const DEFAULT: [&str; 2] = ["ndarray", "flex"];
 /// The packages with one feature for each backend.
 pub const WITH_FEATURES: [&str; 4] = ["burn-attn", "attn-testing", "attn-benches", "attn-example-minilm"];
 
+/// Where no CPU has NEON, its kernel runs on a model of it.
+pub const NEON_MODEL: &[Feature] = if cfg!(target_arch = "aarch64") { &[] } else { &[("attn-cpu", "neon-model")] };
+
 /// A kernel path. It runs on Flex tensors, so it needs that backend's feature.
 const fn path(name: &'static str, needs: &'static str, look: fn() -> Result<String, String>) -> Backend {
-    Backend { name, feature: "flex", binding: "attn-flex", kind: Kind::Path, needs, look, get: "run it on such a CPU" }
+    let get = "run it on such a CPU";
+    let (binding, feature, kind) = ("attn-flex", "flex", Kind::Path);
+    Backend { name, feature, binding, kind, needs, look, get, prepare: nothing, extra: &[] }
 }
 
 /// For clap: the name of a backend.
@@ -95,9 +115,35 @@ pub fn or_default(named: &[&'static Backend]) -> Vec<&'static Backend> {
     if named.is_empty() { TABLE.iter().filter(|row| DEFAULT.contains(&row.name)).collect() } else { named.to_vec() }
 }
 
-/// The cargo features that `chosen` needs, each once.
-pub fn features(chosen: &[&Backend]) -> Vec<&'static str> {
-    once(chosen.iter().map(|row| row.feature))
+/// Makes sure that what `chosen` need is here; gives the environment that cargo and the programs then need.
+pub fn prepare(chosen: &[&Backend]) -> Result<Environment> {
+    let mut environment = Environment::new();
+    for backend in chosen {
+        environment.extend((backend.prepare)()?);
+    }
+    Ok(environment)
+}
+
+/// A feature of one package.
+type Feature = (&'static str, &'static str);
+
+/// What cargo is told to build `packages` for `chosen`: each package, and the features of those that have backends, with `extra`
+/// ones of single packages besides.
+pub fn selection(packages: &[&'static str], chosen: &[&Backend], extra: &[Feature]) -> Vec<String> {
+    let extra = once(chosen.iter().flat_map(|row| row.extra).chain(extra).copied());
+    let packages = once(packages.iter().copied().chain(extra.iter().map(|(package, _)| *package)));
+    let mut words: Vec<String> = packages.iter().map(|package| format!("--package={package}")).collect();
+    words.extend(["--no-default-features".into(), features(&packages, chosen, &extra)]);
+    words
+}
+
+/// `--features` for `chosen` in each of `packages` that has backends, and the `extra` ones.
+pub fn features(packages: &[&'static str], chosen: &[&Backend], extra: &[Feature]) -> String {
+    let names = once(chosen.iter().map(|row| row.feature));
+    let with_backends = packages.iter().filter(|package| WITH_FEATURES.contains(package));
+    let pairs = with_backends.flat_map(|package| names.iter().map(move |name| (*package, *name)));
+    let all = pairs.chain(extra.iter().copied()).map(|(package, feature)| format!("{package}/{feature}"));
+    format!("--features={}", all.collect::<Vec<_>>().join(","))
 }
 
 /// The packages that bind `chosen`, each once.
@@ -110,7 +156,7 @@ pub fn arguments(chosen: &[&Backend]) -> Vec<&'static str> {
     chosen.iter().flat_map(|row| ["--backend", row.name]).collect()
 }
 
-fn once(names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+fn once<T: PartialEq>(names: impl Iterator<Item = T>) -> Vec<T> {
     let mut kept = Vec::new();
     for name in names {
         if !kept.contains(&name) {
@@ -138,6 +184,10 @@ pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
+fn nothing() -> Result<Environment> {
+    Ok(Environment::new())
+}
+
 fn always() -> Result<String, String> {
     Ok("nothing more".into())
 }
@@ -155,7 +205,7 @@ fn avx2() -> Result<String, String> {
 }
 
 fn neon() -> Result<String, String> {
-    cpu_features(&[("neon", cfg!(target_arch = "aarch64"))])
+    Ok(if cfg!(target_arch = "aarch64") { "neon" } else { "NEON modelled in plain Rust" }.into())
 }
 
 fn cpu_features(features: &[(&str, bool)]) -> Result<String, String> {
@@ -213,7 +263,7 @@ mod tests {
     #[test]
     fn features_and_arguments_follow_the_choice() {
         let chosen = [parse_any("flex").unwrap(), parse_any("composite").unwrap(), parse_any("ndarray").unwrap()];
-        assert_eq!(features(&chosen), ["flex", "ndarray"]);
+        assert_eq!(features(&["attn-cpu", "burn-attn"], &chosen, &[]), "--features=burn-attn/flex,burn-attn/ndarray");
         assert_eq!(bindings(&chosen), ["attn-flex", "attn-ndarray"]);
         assert_eq!(arguments(&chosen), ["--backend", "flex", "--backend", "composite", "--backend", "ndarray"]);
     }

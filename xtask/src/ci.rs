@@ -76,7 +76,8 @@ fn seconds(time: Duration) -> String {
 /// Cargo on the whole workspace with the features of the default backends.
 fn whole(subcommand: &str) -> Command {
     let mut command = workspace::cargo(subcommand);
-    command.args(["--workspace", "--features", &test::features(&backends::or_default(&[]))]);
+    let features = backends::features(&backends::WITH_FEATURES, &backends::or_default(&[]), backends::NEON_MODEL);
+    command.args(["--workspace", &features]);
     command
 }
 

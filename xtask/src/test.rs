@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 pub fn all(chosen: &[&Backend], pass: &[OsString]) -> Result<bool> {
     let start = Instant::now();
     let mut library = workspace::cargo("test");
-    library.arg("--no-fail-fast").args(selection(chosen));
+    library.envs(backends::prepare(chosen)?).arg("--no-fail-fast").args(selection(chosen));
     // On its own, so that it is compiled with the very dependencies that it runs with now.
     let mut own = workspace::cargo("test");
     own.args(["--no-fail-fast", "--package", "xtask"]);
@@ -56,17 +56,7 @@ pub fn selection(chosen: &[&Backend]) -> Vec<String> {
     let mut packages = PLAIN.to_vec();
     packages.extend(backends::bindings(chosen));
     packages.extend(backends::WITH_FEATURES);
-    let mut words: Vec<String> = packages.iter().map(|package| format!("--package={package}")).collect();
-    words.extend(["--no-default-features".into(), format!("--features={}", features(chosen))]);
-    words
-}
-
-/// The features of `chosen` in every package that has them, as cargo takes them for several packages at once.
-pub fn features(chosen: &[&Backend]) -> String {
-    let names = backends::features(chosen);
-    let pairs =
-        backends::WITH_FEATURES.iter().flat_map(|package| names.iter().map(move |name| format!("{package}/{name}")));
-    pairs.collect::<Vec<_>>().join(",")
+    backends::selection(&packages, chosen, backends::NEON_MODEL)
 }
 
 /// Runs a `cargo test`, shows its lines as they come and adds up its closing ones; tells whether it succeeded.
@@ -128,8 +118,11 @@ mod tests {
         let words = selection(&[backends::parse_backend("flex").unwrap()]);
         assert!(words.contains(&"--package=attn-flex".to_owned()));
         assert!(!words.iter().any(|word| word.contains("ndarray")), "{words:?}");
-        assert!(words.contains(
-            &"--features=burn-attn/flex,attn-testing/flex,attn-benches/flex,attn-example-minilm/flex".into()
-        ));
+        let features = words.last().unwrap();
+        assert!(
+            features
+                .starts_with("--features=burn-attn/flex,attn-testing/flex,attn-benches/flex,attn-example-minilm/flex"),
+            "{features}"
+        );
     }
 }

@@ -51,17 +51,17 @@ const WITH_PROGRAMS: [&str; 3] = ["attn-testing", "attn-benches", "attn-example-
 /// # Errors
 /// Where it does not build.
 pub fn program(bin: &str, chosen: &[&Backend]) -> Result<Command> {
-    demand(&mut build_programs(chosen))?;
+    let environment = backends::prepare(chosen)?;
+    demand(build_programs(chosen).envs(environment.clone()))?;
     let folder = Metadata::read()?.target_directory.join("release");
-    Ok(Command::new(folder.join(format!("{bin}{}", env::consts::EXE_SUFFIX))))
+    let mut program = Command::new(folder.join(format!("{bin}{}", env::consts::EXE_SUFFIX)));
+    program.envs(environment);
+    Ok(program)
 }
 
 fn build_programs(chosen: &[&Backend]) -> Command {
-    let features = backends::features(chosen);
-    let pairs = WITH_PROGRAMS.iter().flat_map(|package| features.iter().map(move |name| format!("{package}/{name}")));
     let mut command = cargo("build");
-    command.args(["--release", "--bins"]).args(WITH_PROGRAMS.map(|package| format!("--package={package}")));
-    command.args(["--no-default-features", "--features"]).arg(pairs.collect::<Vec<_>>().join(","));
+    command.args(["--release", "--bins"]).args(backends::selection(&WITH_PROGRAMS, chosen, &[]));
     command
 }
 
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(
             shown(&build_programs(&[flex])),
             "cargo build --release --bins --package=attn-testing --package=attn-benches --package=attn-example-minilm \
-             --no-default-features --features attn-testing/flex,attn-benches/flex,attn-example-minilm/flex"
+             --no-default-features --features=attn-testing/flex,attn-benches/flex,attn-example-minilm/flex"
         );
     }
 

@@ -57,7 +57,7 @@ macro_rules! element {
                     Isa::Avx512 => Geometry::of::<simd::avx512::$avx512>(),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => Geometry::of::<simd::avx2::$avx2>(),
-                    #[cfg(target_arch = "aarch64")]
+                    #[cfg(any(target_arch = "aarch64", feature = "neon-model"))]
                     Isa::Neon => Geometry::of::<simd::neon::$neon>(),
                     _ => Geometry::of::<portable::$portable>(),
                 }
@@ -68,7 +68,7 @@ macro_rules! element {
                     Isa::Avx512 => run::<simd::avx512::$avx512, Self>(call),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => run::<simd::avx2::$avx2, Self>(call),
-                    #[cfg(target_arch = "aarch64")]
+                    #[cfg(any(target_arch = "aarch64", feature = "neon-model"))]
                     Isa::Neon => run::<simd::neon::$neon, Self>(call),
                     _ => run::<portable::$portable, Self>(call),
                 }

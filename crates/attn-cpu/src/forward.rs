@@ -21,12 +21,18 @@ pub fn forward<T: Element>(
     lse: Option<&mut [T::Accum]>,
 ) -> Result<(), CpuError> {
     let dims = problem.check(out.len(), lse.as_ref().map(|lse| lse.len()))?;
-    if !isa.is_available() {
-        let names: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
-        return Err(CpuError::IsaUnavailable { available: names.join(", "), found: isa.name() });
-    }
+    demand(isa, &Isa::available())?;
     T::run(isa, Call { problem, dims, out, lse });
     Ok(())
+}
+
+/// Refuses an instruction set that is not among those available.
+fn demand(isa: Isa, available: &[Isa]) -> Result<(), CpuError> {
+    if available.contains(&isa) {
+        return Ok(());
+    }
+    let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+    Err(CpuError::IsaUnavailable { available: names.join(", "), found: isa.name() })
 }
 
 /// The most scratch memory in bytes that [`forward`] holds at once on `threads` threads, whatever the instruction set.
@@ -46,4 +52,18 @@ pub fn workspace_bytes<T: Element>(
     let dims = Dims { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim };
     let bytes = |isa| Layout::new(&dims, T::geometry(isa)).bytes(threads);
     Isa::available().into_iter().map(bytes).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instruction_set_that_is_not_there_is_refused() {
+        let error = demand(Isa::Avx512, &[Isa::Avx2, Isa::Portable]).expect_err("it is not among them");
+        assert!(
+            matches!(&error, CpuError::IsaUnavailable { available, found: "avx512" } if available == "avx2, portable")
+        );
+        assert!(demand(Isa::Portable, &[Isa::Portable]).is_ok());
+    }
 }

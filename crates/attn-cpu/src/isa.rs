@@ -7,19 +7,23 @@ pub enum Isa {
     Avx512,
     /// AVX2 with FMA and F16C: vectors of 8 f32 or 4 f64.
     Avx2,
-    /// NEON of AArch64: vectors of 4 f32 or 2 f64.
+    /// NEON of AArch64: vectors of 4 f32 or 2 f64. With the feature `neon-model` its kernel runs on other CPUs too, slowly,
+    /// on instructions modelled in plain Rust: for tests.
     Neon,
     /// Plain Rust that the compiler vectorises for the target's base instruction set. Always there.
     Portable,
 }
 
 impl Isa {
-    /// The fastest instruction set of this machine.
+    /// The fastest instruction set of this machine; never one that is modelled.
     pub fn detect() -> Isa {
-        [Isa::Avx512, Isa::Avx2, Isa::Neon].into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+        [Isa::Avx512, Isa::Avx2, Isa::Neon]
+            .into_iter()
+            .find(|isa| isa.is_available() && !isa.is_modelled())
+            .unwrap_or(Isa::Portable)
     }
 
-    /// Every instruction set of this machine, fastest first. [`Isa::Portable`] is always the last.
+    /// Every instruction set that can run on this machine, fastest first (a modelled one apart). [`Isa::Portable`] is always the last.
     pub fn available() -> Vec<Isa> {
         [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable].into_iter().filter(|isa| isa.is_available()).collect()
     }
@@ -37,10 +41,17 @@ impl Isa {
             }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(all(not(target_arch = "aarch64"), feature = "neon-model"))]
+            Isa::Neon => true,
             Isa::Portable => true,
             #[allow(unreachable_patterns, reason = "which arms stand above depends on the target")]
             _ => false,
         }
+    }
+
+    /// Whether it is another machine's, modelled here in plain Rust (feature `neon-model`).
+    pub fn is_modelled(self) -> bool {
+        self == Isa::Neon && cfg!(all(not(target_arch = "aarch64"), feature = "neon-model"))
     }
 
     /// Its name in lower case: `avx512`, `avx2`, `neon` or `portable`.

@@ -67,7 +67,8 @@
 //!
 //! The kernel is written once, over the trait `Simd` of `simd/mod.rs`; `simd/avx512.rs`, `avx2.rs`, `neon.rs` and
 //! `portable.rs` implement it for f32 and f64. Inner loops are `Job`s, inlined into the one shell of an instruction set that
-//! carries `#[target_feature]`. f16 and bf16 are widened to f32 as they are packed or loaded.
+//! carries `#[target_feature]`. With the feature `neon-model` the NEON kernel runs on any CPU, on NEON's instructions modelled in
+//! plain Rust (`simd/neon_model.rs`): for tests, slowly. f16 and bf16 are widened to f32 as they are packed or loaded.
 //!
 //! # Constants
 //!

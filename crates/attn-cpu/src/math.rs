@@ -225,7 +225,7 @@ mod tests {
             check::<crate::simd::avx512::Avx512F32, crate::simd::avx512::Avx512F64>(Isa::Avx512);
             check::<crate::simd::avx2::Avx2F32, crate::simd::avx2::Avx2F64>(Isa::Avx2);
         }
-        #[cfg(target_arch = "aarch64")]
+        #[cfg(any(target_arch = "aarch64", feature = "neon-model"))]
         check::<crate::simd::neon::NeonF32, crate::simd::neon::NeonF64>(Isa::Neon);
     }
 }

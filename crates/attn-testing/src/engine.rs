@@ -1,7 +1,8 @@
 //! Who answers problems: Burn's backends, single kernel paths on them, and the reference.
 
+use attn::Attention;
 use attn_core::reference;
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{Device, FloatDType, Tensor};
 
 use crate::host::{Answer, Ask, HostProblem};
 use crate::run::{self, Layouts, Target};
@@ -63,14 +64,11 @@ impl Engine {
         self.name
     }
 
-    /// Why it cannot run on this machine at all.
-    pub fn unavailable(&self) -> Option<&'static str> {
-        match self.name {
-            "cpu-avx512" if !has_avx512() => Some("this CPU has no AVX-512F"),
-            "cpu-avx2" if !has_avx2() => Some("this CPU has no AVX2 with FMA and F16C"),
-            "cpu-neon" if !has_neon() => Some("this CPU has no NEON"),
-            _ => None,
-        }
+    /// Why it cannot run on this machine at all: what the kernel that it demands answers to the smallest problem.
+    pub fn unavailable(&self) -> Option<String> {
+        let Kind::Tensors(Target { device, forward: Some(kernel), .. }) = &self.kind else { return None };
+        let one = || Tensor::<4>::zeros([1, 1, 1, 1], device);
+        Attention::new(one(), one(), one()).kernel(*kernel).plan().err().map(|error| error.to_string())
     }
 
     /// Whether it has tensors of that type. The reference takes any, since it widens them.
@@ -153,32 +151,6 @@ fn flex() -> Option<Device> {
 #[cfg(not(feature = "flex"))]
 fn flex() -> Option<Device> {
     None
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_avx512() -> bool {
-    has_avx2() && std::arch::is_x86_feature_detected!("avx512f")
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_avx2() -> bool {
-    std::arch::is_x86_feature_detected!("avx2")
-        && std::arch::is_x86_feature_detected!("fma")
-        && std::arch::is_x86_feature_detected!("f16c")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn has_avx512() -> bool {
-    false
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn has_avx2() -> bool {
-    false
-}
-
-fn has_neon() -> bool {
-    cfg!(target_arch = "aarch64")
 }
 
 #[cfg(test)]

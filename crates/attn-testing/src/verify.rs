@@ -91,7 +91,7 @@ pub fn judge(entry: &Entry, engine: &Engine, gradients: bool) -> Judgement {
 
 fn run(case: &Case, engine: &Engine, gradients: bool) -> (Verdict, Option<(&'static str, f64)>) {
     if let Some(reason) = engine.unavailable() {
-        return (Verdict::Skipped(reason.to_string()), None);
+        return (Verdict::Skipped(reason), None);
     }
     let dtype = case.problem.dtype;
     if !engine.has_dtype(dtype) {

@@ -8,8 +8,10 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
-#[cfg(target_arch = "aarch64")]
+#[cfg(any(target_arch = "aarch64", feature = "neon-model"))]
 pub(crate) mod neon;
+#[cfg(all(not(target_arch = "aarch64"), feature = "neon-model"))]
+mod neon_model;
 pub(crate) mod portable;
 
 use half::{bf16, f16};

@@ -3,10 +3,13 @@
 // SAFETY of every block here: `Isa::is_available` found the feature before this kernel was chosen, and the caller of
 // each function vouches for its pointers, as the trait says.
 
+#[cfg(target_arch = "aarch64")]
 use std::arch::aarch64::*;
 
 use half::{bf16, f16};
 
+#[cfg(not(target_arch = "aarch64"))]
+use super::neon_model::*;
 use super::{Job, Load, Simd, widen_f16};
 
 /// NEON on f32 accumulators.
@@ -17,7 +20,7 @@ pub(crate) struct NeonF32;
 #[derive(Clone, Copy)]
 pub(crate) struct NeonF64;
 
-#[target_feature(enable = "neon")]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 #[inline(never)]
 unsafe fn shell<S: Simd, J: Job<S>>(job: J) -> J::Out {
     unsafe { job.run() }
