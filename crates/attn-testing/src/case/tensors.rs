@@ -19,7 +19,7 @@ pub(super) struct Floats {
 impl Floats {
     /// As a tensor that broadcasts to the scores.
     pub fn broadcast(self, name: &'static str) -> Result<Broadcast<f64>, Fault> {
-        Ok(Broadcast { shape: four(name, self.shape)?, data: self.values })
+        Ok(Broadcast { shape: last_of_four(name, &self.shape)?, data: self.values })
     }
 }
 
@@ -82,7 +82,7 @@ impl Tensors<'_> {
         if let Some(byte) = view.data().iter().find(|&&byte| byte > 1) {
             return Err(Fault::Value { name, expected: "0 or 1".to_string(), found: byte.to_string() });
         }
-        let shape = four(name, view.shape().to_vec())?;
+        let shape = last_of_four(name, view.shape())?;
         Ok(Some(Broadcast { shape, data: view.data().iter().map(|&byte| byte == 1).collect() }))
     }
 }
@@ -90,6 +90,16 @@ impl Tensors<'_> {
 /// Four axes, or the fault that there are not.
 pub(super) fn four(name: &'static str, shape: Vec<usize>) -> Result<[usize; 4], Fault> {
     <[usize; 4]>::try_from(shape).map_err(|found| Fault::Shape { name, expected: "of 4 axes".to_string(), found })
+}
+
+/// The four axes to which a tensor of up to four broadcasts: its own are the last of them, as everywhere in the field.
+fn last_of_four(name: &'static str, shape: &[usize]) -> Result<[usize; 4], Fault> {
+    let mut four = [1; 4];
+    let Some(first) = four.len().checked_sub(shape.len()) else {
+        return Err(Fault::Shape { name, expected: "of at most 4 axes".to_string(), found: shape.to_vec() });
+    };
+    four[first..].copy_from_slice(shape);
+    Ok(four)
 }
 
 fn check_dtype(name: &'static str, found: Dtype, allowed: &[Dtype]) -> Result<(), Fault> {

@@ -153,6 +153,28 @@ fn right_cases_pass_and_other_files_are_left_alone() {
     assert!(lines.iter().any(|line| line.trim_start().starts_with("odd-name ")), "{lines:#?}");
 }
 
+/// A bias or mask of fewer than four axes broadcasts from the last, and its gradient has its own shape.
+#[test]
+fn fewer_axes_broadcast_from_the_last() {
+    let folder = folder("axes");
+    let reshaped = |axes: usize| {
+        let mut draft = Draft::new();
+        for name in ["bias", "dbias"] {
+            let shape = &mut draft.tensors.get_mut(name).expect("it is there").1;
+            assert_eq!(*shape, [1, 2, 3, 4]);
+            *shape = shape.split_off(4 - axes);
+        }
+        draft.tensors.insert("keep_mask".into(), (Dtype::U8, vec![3, 4], vec![1; 12]));
+        draft
+    };
+    let path = reshaped(3).write(&folder, "three-1.safetensors");
+    assert_eq!(verify(&["--backend", "reference"], &[&path]).0, 0);
+    let path = reshaped(3).nudge("dbias", 23, 3e-4).write(&folder, "wrong-1.safetensors");
+    assert_eq!(verify(&["--backend", "reference"], &[&path]).0, 1);
+    let wide = fault(Draft::new().floats("bias", &[1, 1, 2, 3, 4], &[0.0; 24]));
+    assert!(matches!(wide, Fault::Shape { name: "bias", .. }), "{wide}");
+}
+
 #[test]
 fn a_wrong_answer_fails_with_its_figures() {
     let folder = folder("wrong");
