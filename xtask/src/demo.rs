@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// The caller's own folder, once it has what the demo reads.
 fn local(folder: &Path) -> Result<PathBuf> {
-    for name in model::file_names() {
+    for name in model::FILE_NAMES {
         if !folder.join(name).is_file() {
             bail!("--model {}: {name} is not in that folder", folder.display());
         }

