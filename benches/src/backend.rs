@@ -17,6 +17,9 @@ pub enum Backend {
     /// `burn-flex`.
     #[cfg(feature = "cpu")]
     Flex,
+    /// `burn-tch`.
+    #[cfg(feature = "tch")]
+    LibTorch,
 }
 
 impl Backend {
@@ -26,6 +29,8 @@ impl Backend {
         Self::NdArray,
         #[cfg(feature = "cpu")]
         Self::Flex,
+        #[cfg(feature = "tch")]
+        Self::LibTorch,
     ];
 
     /// The name on the command line and in the report.
@@ -35,6 +40,8 @@ impl Backend {
             Self::NdArray => "ndarray",
             #[cfg(feature = "cpu")]
             Self::Flex => "flex",
+            #[cfg(feature = "tch")]
+            Self::LibTorch => "tch",
         }
     }
 
@@ -45,6 +52,8 @@ impl Backend {
             Self::NdArray => "burn-ndarray",
             #[cfg(feature = "cpu")]
             Self::Flex => "burn-flex",
+            #[cfg(feature = "tch")]
+            Self::LibTorch => "burn-tch",
         }
     }
 
@@ -57,6 +66,10 @@ impl Backend {
             Self::NdArray => Device::ndarray(),
             #[cfg(feature = "cpu")]
             Self::Flex => Device::flex(),
+            // As NdArray.
+            #[cfg(feature = "tch")]
+            #[allow(deprecated)]
+            Self::LibTorch => Device::libtorch(),
         }
     }
 
@@ -78,6 +91,8 @@ impl Backend {
             Self::NdArray => false,
             #[cfg(feature = "cpu")]
             Self::Flex => shape.suite != Suite::Train,
+            #[cfg(feature = "tch")]
+            Self::LibTorch => false,
         };
         (shape.heads != shape.kv_heads && !shares_heads).then_some("no shared key/value heads")
     }

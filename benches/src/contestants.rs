@@ -12,6 +12,8 @@ use crate::shapes::{Shape, Suite};
 mod burn_op;
 mod operands;
 mod ours;
+#[cfg(feature = "tch")]
+mod torch_sdpa;
 
 pub use operands::Operands;
 
@@ -56,7 +58,7 @@ impl Contestant {
 /// What the report calls our attention.
 pub const OURS: &str = "ours";
 
-/// Everyone who can do `shape`: ours on each of `backends`, then Burn's operation on every backend of this build.
+/// Everyone who can do `shape`: ours on each of `backends`, then Burn's operation on every backend of this build, and LibTorch's own.
 ///
 /// Ours and the peer on one backend read the very same tensors.
 pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend]) -> Result<Vec<Contestant>> {
@@ -65,12 +67,20 @@ pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend]) -> Result<Vec
     for &backend in Backend::ALL {
         let chosen = backends.contains(&backend) && backend.has_dtype(shape.dtype);
         let peer = backend.peer_lacks(shape).is_none();
-        if !chosen && !peer {
+        #[cfg(feature = "tch")]
+        let sdpa = backend == Backend::LibTorch && backend.has_dtype(shape.dtype) && torch_sdpa::can(shape);
+        #[cfg(not(feature = "tch"))]
+        let sdpa = false;
+        if !chosen && !peer && !sdpa {
             continue;
         }
         let operands = Arc::new(Operands::new(shape, inputs, &backend.device()));
         if chosen {
             ours.push(ours::enter(shape, backend, Arc::clone(&operands))?);
+        }
+        #[cfg(feature = "tch")]
+        if sdpa {
+            peers.push(torch_sdpa::enter(shape, Arc::clone(&operands)));
         }
         if peer {
             peers.push(burn_op::enter(shape, backend, operands));

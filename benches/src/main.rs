@@ -73,7 +73,7 @@ fn run(arguments: Arguments) -> Result<()> {
     if backends.is_empty() {
         backends = Backend::ALL.to_vec();
     }
-    ensure!(!backends.is_empty(), "this build has no backend: turn on feature ndarray or flex");
+    ensure!(!backends.is_empty(), "this build has no backend: turn on feature ndarray, flex or tch");
     backends.sort_unstable();
     backends.dedup();
     let out = arguments.out.unwrap_or_else(default_out);

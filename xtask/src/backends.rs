@@ -7,7 +7,7 @@ use std::num::NonZero;
 
 use anyhow::Result;
 
-use crate::table;
+use crate::{libtorch, table};
 
 /// A row: a backend that users can choose, or a kernel path that only `verify` can demand.
 pub struct Backend {
@@ -66,6 +66,17 @@ pub const TABLE: &[Backend] = &[
         look: cpu,
         get: "",
         prepare: nothing,
+        extra: &[],
+    },
+    Backend {
+        name: "tch",
+        feature: "tch",
+        binding: "attn-tch",
+        kind: Kind::Backend,
+        needs: "LibTorch 2.9.0",
+        look: libtorch::look,
+        get: "cargo xtask libtorch",
+        prepare: libtorch::environment,
         extra: &[],
     },
     path("composite", "any backend", always),

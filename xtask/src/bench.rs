@@ -42,7 +42,10 @@ enum Suite {
 /// Runs the benchmark program and passes its exit code on.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let chosen = backends::or_default(&args.backends);
-    workspace::pass_on(add_arguments(&mut workspace::program("attn-bench", &chosen)?, args, &chosen))
+    // LibTorch's own operation is a peer of every backend where LibTorch is there.
+    let mut built = chosen.clone();
+    built.extend(backends::parse_backend("tch").ok().filter(|tch| (tch.look)().is_ok()));
+    workspace::pass_on(add_arguments(&mut workspace::program("attn-bench", &built)?, args, &chosen))
 }
 
 fn add_arguments<'a>(command: &'a mut Command, args: &Args, chosen: &[&Backend]) -> &'a mut Command {

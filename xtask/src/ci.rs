@@ -37,7 +37,7 @@ const STEPS: [Step; 10] = [
     Step { name: "clippy", what: "clippy and the compiler warn of nothing", run: clippy },
     Step { name: "docs", what: "rustdoc warns of nothing", run: docs },
     Step { name: "alone", what: "attn-core builds with its own dependencies alone", run: alone },
-    Step { name: "test", what: "every test passes on the default backends", run: tests },
+    Step { name: "test", what: "every test passes on every backend here", run: tests },
     Step { name: "verify", what: "every case passes on every backend and kernel path here", run: cases },
     Step { name: "deny", what: "licences, sources and bans of the dependencies", run: deny::check },
     Step { name: "package", what: "every published crate packages, and builds from its package", run: package },
@@ -73,12 +73,17 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// Cargo on the whole workspace with the features of the default backends.
-fn whole(subcommand: &str) -> Command {
+/// The backends that the continuous integration judges: the default ones, and LibTorch, which comes here by itself.
+fn chosen() -> Vec<&'static Backend> {
+    backends::TABLE.iter().filter(|row| row.kind == Kind::Backend).collect()
+}
+
+/// Cargo on the whole workspace with the features of the backends judged.
+fn whole(subcommand: &str) -> Result<Command> {
     let mut command = workspace::cargo(subcommand);
-    let features = backends::features(&backends::WITH_FEATURES, &backends::or_default(&[]), backends::NEON_MODEL);
-    command.args(["--workspace", &features]);
-    command
+    let features = backends::features(&backends::WITH_FEATURES, &chosen(), backends::NEON_MODEL);
+    command.args(["--workspace", &features]).envs(backends::prepare(&chosen())?);
+    Ok(command)
 }
 
 fn lockfile() -> Result<()> {
@@ -98,11 +103,11 @@ fn tidy() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    workspace::demand(whole("clippy").args(["--all-targets", "--", "--deny", "warnings"]))
+    workspace::demand(whole("clippy")?.args(["--all-targets", "--", "--deny", "warnings"]))
 }
 
 fn docs() -> Result<()> {
-    workspace::demand(whole("doc").arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"))
+    workspace::demand(whole("doc")?.arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"))
 }
 
 fn alone() -> Result<()> {
@@ -110,7 +115,7 @@ fn alone() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
-    if !test::all(&backends::or_default(&[]), &[])? {
+    if !test::all(&chosen(), &[])? {
         bail!("tests failed");
     }
     Ok(())
@@ -123,28 +128,30 @@ fn cases() -> Result<()> {
         println!("skipped: there is no folder ../shared/cases beside this checkout");
         return Ok(());
     }
-    let defaults = backends::or_default(&[]);
+    let backends = chosen();
+    let environment = backends::prepare(&backends)?;
     let mut build = workspace::cargo("build");
-    build.args(test::selection(&defaults)).args(["--tests", "--bin", verify::BIN]);
+    build.envs(environment.clone()).args(test::selection(&backends)).args(["--tests", "--bin", verify::BIN]);
     workspace::demand(&mut build)?;
     let program = Metadata::read()?.target_directory.join("debug").join(format!(
         "{}{}",
         verify::BIN,
         std::env::consts::EXE_SUFFIX
     ));
-    workspace::demand(Command::new(program).args(backends::arguments(&judged(&defaults))).arg(cases))
+    workspace::demand(Command::new(program).envs(environment).args(backends::arguments(&judged(&backends))).arg(cases))
 }
 
-/// The default backends, and every kernel path that this CPU has.
-fn judged(defaults: &[&'static Backend]) -> Vec<&'static Backend> {
+/// The backends, and every kernel path that this CPU has.
+fn judged(backends: &[&'static Backend]) -> Vec<&'static Backend> {
     let paths = backends::TABLE.iter().filter(|row| row.kind == Kind::Path && (row.look)().is_ok());
-    defaults.iter().copied().chain(paths).collect()
+    backends.iter().copied().chain(paths).collect()
 }
 
 /// Packages every crate that is published, and builds each from its package alone. Cargo lets the packages of one call find
 /// each other, so this holds before the first of them is published.
 fn package() -> Result<()> {
     let mut command = workspace::cargo("package");
+    command.envs(backends::prepare(&chosen())?);
     // What is not committed yet belongs to what is being checked.
     command.args(["--allow-dirty", "--quiet"]);
     for package in Metadata::read()?.packages {
@@ -161,8 +168,8 @@ mod tests {
 
     #[test]
     fn every_backend_and_path_of_this_cpu_is_judged_once() {
-        let names: Vec<_> = judged(&backends::or_default(&[])).iter().map(|row| row.name).collect();
-        for name in ["ndarray", "flex", "composite", "cpu-portable"] {
+        let names: Vec<_> = judged(&chosen()).iter().map(|row| row.name).collect();
+        for name in ["ndarray", "flex", "tch", "composite", "cpu-portable"] {
             assert_eq!(names.iter().filter(|other| **other == name).count(), 1, "{names:?}");
         }
     }

@@ -44,7 +44,7 @@ pub enum Kept<'a> {
         /// Its path in the asset's folder.
         to: &'a str,
     },
-    /// Every file under that path, with the folders between.
+    /// Every file under that path, with the folders between; Python's own apart, which stand in every folder of a wheel.
     Folder {
         /// Its path in the wheel, with a slash at its end.
         from: &'a str,
@@ -59,7 +59,10 @@ impl Kept<'_> {
         match self {
             Self::File { from, to } => (path == *from).then(|| (*to).to_owned()),
             Self::Folder { from, to } => {
-                let rest = path.strip_prefix(from).filter(|rest| !rest.is_empty() && !rest.ends_with('/'))?;
+                let rest = path.strip_prefix(from)?;
+                if rest.is_empty() || rest.ends_with('/') || rest.ends_with(".py") {
+                    return None;
+                }
                 Some(format!("{to}{rest}"))
             }
         }

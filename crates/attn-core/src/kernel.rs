@@ -1,6 +1,7 @@
 //! What a kernel is: a named way to serve problems on a backend.
 
 use burn_backend::Backend;
+use burn_backend::tensor::Device;
 
 use crate::{AttentionError, AttentionInputs, AttentionOutputs, Gradients, Problem, Upstream, Wanted};
 
@@ -21,14 +22,14 @@ pub trait AttentionKernel<B: Backend>: Send + Sync {
     /// Name by which a caller demands this kernel and by which plans speak of it.
     fn name(&self) -> &'static str;
 
-    /// Whether this kernel serves that problem in that direction on this machine.
+    /// Whether this kernel serves that problem in that direction on that device.
     ///
     /// # Errors
     /// The reason why not, for a person to read.
-    fn supports(&self, problem: &Problem, pass: Pass) -> Result<(), String>;
+    fn supports(&self, device: &Device<B>, problem: &Problem, pass: Pass) -> Result<(), String>;
 
-    /// An upper bound of the bytes it allocates beyond inputs and outputs.
-    fn workspace_bytes(&self, problem: &Problem, pass: Pass) -> u64;
+    /// An upper bound of the bytes it allocates on that device beyond inputs and outputs.
+    fn workspace_bytes(&self, device: &Device<B>, problem: &Problem, pass: Pass) -> u64;
 
     /// Computes the output, and the LSE if asked for.
     ///

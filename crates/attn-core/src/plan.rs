@@ -1,6 +1,7 @@
 //! Tells, before anything runs, which kernel will serve a problem, why, and what it will cost.
 
 use burn_backend::Backend;
+use burn_backend::tensor::Device;
 
 use crate::{AttentionError, AttentionKernel, Pass, Problem};
 
@@ -58,22 +59,23 @@ impl std::fmt::Display for Plan {
 /// A binding's kernels for backend `B`, the preferred ones first. The last is one that serves everything.
 pub type Kernels<'a, B> = &'a [&'a dyn AttentionKernel<B>];
 
-/// Chooses a kernel for each direction and states the cost. Nothing runs.
+/// Chooses a kernel for each direction on a device and states the cost. Nothing runs.
 ///
 /// # Errors
 /// [`Unsupported`](AttentionError::Unsupported) where a demanded kernel is unknown or cannot serve, or where none can.
 pub fn plan<B: Backend>(
     kernels: Kernels<'_, B>,
+    device: &Device<B>,
     problem: &Problem,
     choice: &KernelChoice,
 ) -> Result<Plan, AttentionError> {
     let pass_plan = |pass, demand: Option<&str>| {
-        let (kernel, reason) = select(kernels, problem, pass, demand)?;
+        let (kernel, reason) = select(kernels, device, problem, pass, demand)?;
         Ok(PassPlan {
             kernel: kernel.name(),
             reason,
             flops: flops(problem, pass),
-            workspace_bytes: kernel.workspace_bytes(problem, pass),
+            workspace_bytes: kernel.workspace_bytes(device, problem, pass),
         })
     };
     Ok(Plan {
@@ -88,18 +90,20 @@ pub fn plan<B: Backend>(
 /// As [`plan`].
 pub fn select<'a, B: Backend>(
     kernels: Kernels<'a, B>,
+    device: &Device<B>,
     problem: &Problem,
     pass: Pass,
     demand: Option<&str>,
 ) -> Result<(&'a dyn AttentionKernel<B>, String), AttentionError> {
     match demand {
-        Some(name) => demanded(kernels, problem, pass, name),
-        None => preferred(kernels, problem, pass),
+        Some(name) => demanded(kernels, device, problem, pass, name),
+        None => preferred(kernels, device, problem, pass),
     }
 }
 
 fn demanded<'a, B: Backend>(
     kernels: Kernels<'a, B>,
+    device: &Device<B>,
     problem: &Problem,
     pass: Pass,
     name: &str,
@@ -109,18 +113,19 @@ fn demanded<'a, B: Backend>(
         let names: Vec<_> = kernels.iter().map(|kernel| kernel.name()).collect();
         return Err(unsupported(format!("this backend has the kernels {}", names.join(", "))));
     };
-    kernel.supports(problem, pass).map_err(unsupported)?;
+    kernel.supports(device, problem, pass).map_err(unsupported)?;
     Ok((*kernel, "demanded".to_string()))
 }
 
 fn preferred<'a, B: Backend>(
     kernels: Kernels<'a, B>,
+    device: &Device<B>,
     problem: &Problem,
     pass: Pass,
 ) -> Result<(&'a dyn AttentionKernel<B>, String), AttentionError> {
     let mut refusals: Vec<String> = Vec::new();
     for kernel in kernels {
-        match kernel.supports(problem, pass) {
+        match kernel.supports(device, problem, pass) {
             Ok(()) if refusals.is_empty() => return Ok((*kernel, "first choice".to_string())),
             Ok(()) => return Ok((*kernel, refusals.join("; "))),
             Err(reason) => {

@@ -8,8 +8,8 @@ use attn_core::{
 };
 use attn_cpu::{Attention, Band, Isa, Mask};
 use burn_backend::ops::FloatTensorOps as _;
-use burn_backend::tensor::FloatTensor;
-use burn_backend::{FloatDType, TensorData, bf16, f16};
+use burn_backend::tensor::{Device, FloatTensor};
+use burn_backend::{FloatDType, TensorData, TensorMetadata as _, bf16, f16};
 
 use crate::memory::{self, HostElement, HostMemory, failed};
 
@@ -50,7 +50,7 @@ impl<M: HostMemory> AttentionKernel<M::Backend> for CpuKernel<M> {
         }
     }
 
-    fn supports(&self, _problem: &Problem, pass: Pass) -> Result<(), String> {
+    fn supports(&self, _device: &Device<M::Backend>, _problem: &Problem, pass: Pass) -> Result<(), String> {
         if pass == Pass::Backward {
             return Err("the CPU kernels have no backward pass".to_string());
         }
@@ -60,7 +60,7 @@ impl<M: HostMemory> AttentionKernel<M::Backend> for CpuKernel<M> {
         }
     }
 
-    fn workspace_bytes(&self, problem: &Problem, _pass: Pass) -> u64 {
+    fn workspace_bytes(&self, _device: &Device<M::Backend>, problem: &Problem, _pass: Pass) -> u64 {
         match problem.dtype {
             FloatDType::F64 => workspace::<f64>(problem),
             FloatDType::F16 => workspace::<f16>(problem),
@@ -75,7 +75,8 @@ impl<M: HostMemory> AttentionKernel<M::Backend> for CpuKernel<M> {
         inputs: AttentionInputs<M::Backend>,
         lse: bool,
     ) -> Result<AttentionOutputs<M::Backend>, AttentionError> {
-        AttentionKernel::<M::Backend>::supports(self, problem, Pass::Forward).map_err(|reason| self.refusal(reason))?;
+        let device = inputs.query.device();
+        self.supports(&device, problem, Pass::Forward).map_err(|reason| self.refusal(reason))?;
         let isa = self.isa.unwrap_or_else(Isa::detect);
         match problem.dtype {
             FloatDType::F64 => forward::<M, f64, f64>(problem, &inputs, isa, lse),
@@ -89,11 +90,11 @@ impl<M: HostMemory> AttentionKernel<M::Backend> for CpuKernel<M> {
     fn backward(
         &self,
         problem: &Problem,
-        _inputs: AttentionInputs<M::Backend>,
+        inputs: AttentionInputs<M::Backend>,
         _upstream: Upstream<M::Backend>,
         _wanted: Wanted,
     ) -> Result<Gradients<M::Backend>, AttentionError> {
-        match AttentionKernel::<M::Backend>::supports(self, problem, Pass::Backward) {
+        match self.supports(&inputs.query.device(), problem, Pass::Backward) {
             Err(reason) => Err(self.refusal(reason)),
             Ok(()) => Err(failed(&"the CPU kernels have no backward pass")),
         }
@@ -171,7 +172,7 @@ fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Host
     let mut out = vec![T::default(); rows * value_dim];
     let mut row_lse = lse.then(|| vec![A::default(); rows]);
     attn_cpu::forward(&attention, isa, &mut out, row_lse.as_deref_mut()).map_err(|error| failed(&error))?;
-    let device = burn_backend::TensorMetadata::device(&inputs.query);
+    let device = inputs.query.device();
     let tensor = |data: TensorData| -> FloatTensor<M::Backend> { M::Backend::float_from_data(data, &device) };
     Ok(AttentionOutputs {
         out: tensor(TensorData::new(out, [batch, heads, query_len, value_dim])),

@@ -26,8 +26,8 @@ enum Kind {
 pub const DEFAULT: [&str; 2] = ["ndarray", "flex"];
 
 /// Every engine's name.
-pub const NAMES: [&str; 8] =
-    ["ndarray", "flex", "composite", "reference", "cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-portable"];
+pub const NAMES: [&str; 9] =
+    ["ndarray", "flex", "tch", "composite", "reference", "cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-portable"];
 
 impl Engine {
     /// The engine of that name.
@@ -42,6 +42,7 @@ impl Engine {
             "reference" => Kind::Reference,
             "ndarray" => Kind::Tensors(Target::new(ndarray().ok_or_else(|| not_built(name, "ndarray"))?)),
             "flex" => Kind::Tensors(Target::new(flex().ok_or_else(|| not_built(name, "flex"))?)),
+            "tch" => Kind::Tensors(Target::new(tch().ok_or_else(|| not_built(name, "tch"))?)),
             kernel => {
                 let mut target = Target::new(flex().ok_or_else(|| not_built(name, "flex"))?);
                 target.forward = Some(kernel);
@@ -150,6 +151,18 @@ fn flex() -> Option<Device> {
 
 #[cfg(not(feature = "flex"))]
 fn flex() -> Option<Device> {
+    None
+}
+
+#[cfg(feature = "tch")]
+fn tch() -> Option<Device> {
+    // As NdArray.
+    #[allow(deprecated)]
+    Some(Device::libtorch())
+}
+
+#[cfg(not(feature = "tch"))]
+fn tch() -> Option<Device> {
     None
 }
 

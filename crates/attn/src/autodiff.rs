@@ -12,7 +12,7 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, AutodiffBackend, Backend};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 
 use crate::dispatch::{
     AttentionBackend, AttentionExtension, Call, MaybeBool, MaybeFloat, Outcome, Planned, forward, merge, weights,
@@ -63,7 +63,7 @@ impl<B: AttentionBackend> Backward<B, 6> for AttentionBackward {
             Output::Out => Upstream { out, lse, grad_out: Some(grad), grad_lse: None },
             Output::Lse => Upstream { out, lse, grad_out: None, grad_lse: Some(grad) },
         };
-        let made = select(B::kernels(), &problem, Pass::Backward, choice.backward.as_deref())
+        let made = select(B::kernels(), &inputs.query.device(), &problem, Pass::Backward, choice.backward.as_deref())
             .and_then(|(kernel, _)| kernel.backward(&problem, inputs, upstream, wanted));
         let made = match made {
             Ok(made) => made,
@@ -143,7 +143,8 @@ fn tracked_forward<B: AttentionBackend, C: CheckpointStrategy>(
     let tracked = is_tracked(&call);
     if tracked {
         // What the backward pass will need must be there before the forward pass runs.
-        select(B::kernels(), &call.problem, Pass::Backward, call.choice.backward.as_deref())?;
+        let device = call.query.primitive().device();
+        select(B::kernels(), &device, &call.problem, Pass::Backward, call.choice.backward.as_deref())?;
     }
     let inside = Call { lse: call.lse || tracked, ..inner(&call) };
     let outputs = forward(inside.clone())?;

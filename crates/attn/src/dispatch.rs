@@ -3,8 +3,8 @@
 //! Burn's dispatch calls [`AttentionExtension`], generated for every backend listed there. Errors travel as values inside the
 //! outcomes, since what crosses the dispatch is tensors and structs of tensors.
 
-// Burn deprecates its NdArray backend, to go in 0.23; until then it is served. This file is the one place of this crate that
-// names it.
+// Burn deprecates its NdArray and LibTorch backends, to go in 0.23; until then they are served. This file is the one place of
+// this crate that names them.
 #![allow(deprecated)]
 
 use std::sync::Arc;
@@ -14,10 +14,12 @@ use attn_core::plan::{Kernels, plan, select};
 use attn_core::{AttentionError, AttentionInputs, AttentionOutputs, KernelChoice, Mask, Pass, Plan, Polarity, Problem};
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
+#[cfg(feature = "tch")]
+use burn::backend::LibTorch;
 #[cfg(feature = "ndarray")]
 use burn::backend::NdArray;
 use burn::backend::tensor::{BoolTensor, FloatTensor};
-use burn::backend::{Backend, ExtensionType, backend_extension};
+use burn::backend::{Backend, ExtensionType, TensorMetadata, backend_extension};
 
 /// A backend that has attention kernels.
 pub trait AttentionBackend: Backend {
@@ -84,7 +86,7 @@ pub struct Planned<B: Backend> {
 }
 
 /// What Burn's dispatch calls on the backend of the tensors.
-#[backend_extension(NdArray: cfg(feature = "ndarray"), Flex: cfg(feature = "flex"), Autodiff)]
+#[backend_extension(NdArray: cfg(feature = "ndarray"), Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "tch"), Autodiff)]
 pub trait AttentionExtension: Backend {
     /// Plans without running.
     fn attention_plan(#[extension_type] call: Call<Self>) -> Planned<Self>;
@@ -120,7 +122,8 @@ macro_rules! serve {
         #[cfg(feature = $feature)]
         impl AttentionExtension for $backend {
             fn attention_plan(call: Call<Self>) -> Planned<Self> {
-                Planned { plan: plan(Self::kernels(), &call.problem, &call.choice), query: call.query }
+                let device = call.query.device();
+                Planned { plan: plan(Self::kernels(), &device, &call.problem, &call.choice), query: call.query }
             }
 
             fn attention_forward(call: Call<Self>) -> Outcome<Self> {
@@ -149,10 +152,12 @@ macro_rules! serve {
 
 serve!("ndarray", NdArray, attn_ndarray::KERNELS);
 serve!("flex", Flex, attn_flex::KERNELS);
+serve!("tch", LibTorch, attn_tch::KERNELS);
 
 /// Runs the forward pass by the kernel that the plan names.
 pub(crate) fn forward<B: AttentionBackend>(call: Call<B>) -> Result<AttentionOutputs<B>, AttentionError> {
-    let (kernel, _) = select(B::kernels(), &call.problem, Pass::Forward, call.choice.forward.as_deref())?;
+    let (kernel, _) =
+        select(B::kernels(), &call.query.device(), &call.problem, Pass::Forward, call.choice.forward.as_deref())?;
     let (problem, lse) = (call.problem.clone(), call.lse);
     kernel.forward(&problem, call.into_inputs(), lse)
 }

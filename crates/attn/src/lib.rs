@@ -25,7 +25,7 @@
 //! ```
 //!
 //! The contract, formula by formula, stands in [`attn_core`]. The backend is the one on whose [`Device`](burn::tensor::Device)
-//! the tensors lie; it is compiled in by a feature of its name: `ndarray` (default), `flex`. On an autodiff device everything
+//! the tensors lie; it is compiled in by a feature of its name: `ndarray` (default), `flex`, `tch`. On an autodiff device everything
 //! that comes out is differentiable by everything that went in.
 
 mod attention;

@@ -104,6 +104,12 @@ fn ndarray_agrees_with_the_models_own_library() {
     agrees_with_the_models_own_library("ndarray");
 }
 
+#[cfg(feature = "tch")]
+#[test]
+fn libtorch_agrees_with_the_models_own_library() {
+    agrees_with_the_models_own_library("tch");
+}
+
 #[cfg(feature = "flex")]
 #[test]
 fn flex_agrees_with_the_models_own_library() {

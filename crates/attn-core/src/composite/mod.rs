@@ -38,6 +38,7 @@ mod forward;
 mod ops;
 mod weights;
 
+use burn_backend::tensor::Device;
 use burn_backend::{Backend, FloatDType};
 
 use crate::{
@@ -58,11 +59,11 @@ impl<B: Backend> AttentionKernel<B> for Composite {
         NAME
     }
 
-    fn supports(&self, _problem: &Problem, _pass: Pass) -> Result<(), String> {
+    fn supports(&self, _device: &Device<B>, _problem: &Problem, _pass: Pass) -> Result<(), String> {
         Ok(())
     }
 
-    fn workspace_bytes(&self, problem: &Problem, pass: Pass) -> u64 {
+    fn workspace_bytes(&self, _device: &Device<B>, problem: &Problem, pass: Pass) -> u64 {
         workspace_bytes(problem, pass)
     }
 

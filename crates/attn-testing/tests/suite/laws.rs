@@ -23,7 +23,9 @@ fn ask() -> Ask {
 fn law(law: impl Fn(&Engine, &HostProblem) -> Result<(), TestCaseError>, simplify: impl Fn(&mut Recipe)) {
     let engines: Vec<Engine> = Engine::available()
         .into_iter()
-        .filter(|engine| engine.has_dtype(FloatDType::F64) && ["ndarray", "flex", "composite"].contains(&engine.name()))
+        .filter(|engine| {
+            engine.has_dtype(FloatDType::F64) && ["ndarray", "flex", "tch", "composite"].contains(&engine.name())
+        })
         .collect();
     let holds = |mut recipe: Recipe| {
         simplify(&mut recipe);

@@ -1,11 +1,14 @@
 //! One program of all tests, so that the backends are linked once.
 //!
 //! `cases`: the shared cases on every engine. `reference`: what judges is judged. `random`: engines against the reference over
-//! random problems, `tiles`: over some large ones. `laws`: what follows from the contract. `bad_input`: errors in place of panics. `verifier`: `attn-verify`.
+//! random problems, `tiles`: over some large ones, `libtorch`: those that
+//! its fused kernels serve. `laws`: what follows from the contract. `bad_input`: errors in place of panics. `verifier`: `attn-verify`.
 
 mod bad_input;
 mod cases;
 mod laws;
+#[cfg(feature = "tch")]
+mod libtorch;
 mod random;
 mod reference;
 mod tiles;

@@ -37,8 +37,13 @@ fn check_engine(
     check(&who, expected, &answer, bounds)
 }
 
-/// Every engine of these names that has the type answers every problem rightly.
+/// Every engine of these names that has the type answers every problem rightly, LSE included.
 fn engines_agree(names: &[&str], dtype: FloatDType, cases: u32, gradients: bool) {
+    engines_agree_on(names, dtype, cases, gradients, true);
+}
+
+/// The same; without the LSE a kernel may take another way.
+fn engines_agree_on(names: &[&str], dtype: FloatDType, cases: u32, gradients: bool, lse: bool) {
     let engines: Vec<Engine> = Engine::available()
         .into_iter()
         .filter(|engine| names.contains(&engine.name()) && engine.has_dtype(dtype))
@@ -50,7 +55,7 @@ fn engines_agree(names: &[&str], dtype: FloatDType, cases: u32, gradients: bool)
     let agree = |recipe: Recipe| {
         let problem = recipe.build(dtype);
         let gradients = gradients.then(|| recipe.upstream());
-        let ask = Ask { lse: true, weights: gradients.is_some(), gradients };
+        let ask = Ask { lse, weights: gradients.is_some(), gradients };
         let expected = refer(&problem, &ask).map_err(TestCaseError::fail)?;
         let bounds = bound::bounds(&problem, &ask);
         engines.iter().try_for_each(|engine| check_engine(engine, &recipe, &problem, &ask, (&expected, &bounds)))
@@ -103,10 +108,24 @@ fn composite_with_gradients_in_bf16() {
 
 #[test]
 fn the_default_of_each_backend_with_gradients_in_f32() {
-    engines_agree(&["ndarray", "flex"], FloatDType::F32, 1000, true);
+    engines_agree(&["ndarray", "flex", "tch"], FloatDType::F32, 1000, true);
+}
+
+/// LibTorch's kernels for narrow types are its own; on the others' tensors the paths above are judged.
+#[test]
+fn libtorch_in_narrow_types() {
+    for dtype in [FloatDType::F16, FloatDType::BF16] {
+        engines_agree(&["tch"], dtype, 500, true);
+        engines_agree_on(&["tch"], dtype, 1000, false, false);
+    }
+}
+
+#[test]
+fn the_default_of_each_backend_without_the_lse() {
+    engines_agree_on(&["ndarray", "flex", "tch"], FloatDType::F32, 1000, false, false);
 }
 
 #[test]
 fn the_default_of_each_backend_with_gradients_in_f64() {
-    engines_agree(&["ndarray", "flex"], FloatDType::F64, 500, true);
+    engines_agree(&["ndarray", "flex", "tch"], FloatDType::F64, 500, true);
 }
