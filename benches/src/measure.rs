@@ -86,7 +86,10 @@ pub fn measure(contestants: &[Contestant], effort: Effort) -> Result<Vec<Times>>
     for contestant in contestants {
         repeats.push(warm_up(contestant, effort)?);
     }
-    let turns = by_turns(contestants.len(), effort, |n| turn(&contestants[n], repeats[n]))?;
+    let turns = by_turns(contestants.len(), effort, |n| {
+        rest(&contestants[n], repeats[n])?;
+        turn(&contestants[n], repeats[n])
+    })?;
     Ok(turns.into_iter().map(Times::of).collect())
 }
 
@@ -101,6 +104,18 @@ fn warm_up(contestant: &Contestant, effort: Effort) -> Result<u32> {
             return Ok((calls.ceil() as u32).clamp(1, 10_000));
         }
     }
+}
+
+/// How long the threads of other libraries' pools spin after their last work, and more: OpenMP's take a millisecond.
+const REST: Duration = Duration::from_millis(3);
+
+/// Lets the pool of whoever had the last turn fall asleep, and wakes the next one's where its calls are short.
+fn rest(contestant: &Contestant, calls: u32) -> Result<()> {
+    std::thread::sleep(REST);
+    if calls > 1 {
+        black_box(contestant.run()?);
+    }
+    Ok(())
 }
 
 /// Milliseconds a call, over `calls` calls. Each is waited for and its result is used.

@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod demo;
 mod doctor;
+mod example;
 mod fetch;
 mod libtorch;
 mod metadata;
@@ -49,6 +50,8 @@ enum Command {
     Bench(bench::Args),
     /// Let a pretrained transformer read sentences through our attention, and show where it looks
     Demo(demo::Args),
+    /// Run one of the small programs of examples/
+    Example(example::Args),
     /// Fetch LibTorch for the backend tch into the cache
     Libtorch(libtorch::Args),
     /// Tell which backends can run here, and how to get the others
@@ -75,6 +78,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Example(args) => example::run(&args),
         Command::Libtorch(args) => libtorch::run(&args),
         Command::Doctor => doctor::run(),
         Command::Tidy => tidy::run(),

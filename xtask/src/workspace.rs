@@ -43,8 +43,8 @@ pub fn cargo(subcommand: &str) -> Command {
 }
 
 /// Every package that has a program with backends. They are built together, so that cargo settles on one set of features for what
-/// they share, and compiles Burn once for all three instead of once for each.
-const WITH_PROGRAMS: [&str; 3] = ["attn-testing", "attn-benches", "attn-example-minilm"];
+/// they share, and compiles Burn once for all of them instead of once for each.
+const WITH_PROGRAMS: [&str; 4] = ["attn-testing", "attn-benches", "attn-example-minilm", "attn-example-libtorch"];
 
 /// An optimised program of the workspace, built now with the features of `chosen`; its own arguments are to be added.
 ///
@@ -137,7 +137,8 @@ mod tests {
         assert_eq!(
             shown(&build_programs(&[flex])),
             "cargo build --release --bins --package=attn-testing --package=attn-benches --package=attn-example-minilm \
-             --no-default-features --features=attn-testing/flex,attn-benches/flex,attn-example-minilm/flex"
+             --package=attn-example-libtorch --no-default-features \
+             --features=attn-testing/flex,attn-benches/flex,attn-example-minilm/flex,attn-example-libtorch/flex"
         );
     }
 

@@ -31,7 +31,7 @@ const NONE: Burn = Burn::Only(&[]);
 const PRIMITIVES: Burn = Burn::Only(&["burn-backend", "burn-std"]);
 
 /// A package without a rule is a finding: whoever adds one draws its arrows here and in ARCHITECTURE.md.
-const RULES: [Rule; 11] = [
+const RULES: [Rule; 12] = [
     Rule { package: CORE, workspace: &[], burn: PRIMITIVES },
     Rule { package: CPU, workspace: &[], burn: NONE },
     Rule { package: HOST, workspace: &[CORE, CPU], burn: PRIMITIVES },
@@ -54,6 +54,7 @@ const RULES: [Rule; 11] = [
     Rule { package: "attn-testing", workspace: &[CORE, "burn-attn"], burn: Burn::Any },
     Rule { package: "attn-benches", workspace: &[CORE, CPU, "attn-tch", "burn-attn", "attn-testing"], burn: Burn::Any },
     Rule { package: "attn-example-minilm", workspace: &["burn-attn"], burn: Burn::Any },
+    Rule { package: "attn-example-libtorch", workspace: &["burn-attn"], burn: Burn::Any },
     Rule { package: "xtask", workspace: &[], burn: NONE },
 ];
 
