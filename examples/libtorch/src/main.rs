@@ -14,8 +14,8 @@ use formula::{Problem, Seen};
 fn main() -> Result<()> {
     let masked = Problem { queries: 5, keys: 70, dim: 16, seen: Seen::FirstKeys(40) };
     let causal = Problem { queries: 5, keys: 70, dim: 16, seen: Seen::Causal };
-    println!("largest error of an output element, 5 queries, 70 keys, f32; the elements are about 0.3\n");
-    println!("{:<10} {:>24} {:>12} {:>12}", "backend", "problem", "Burn's op", "ours");
+    println!("largest error of an output element beside the elements' root mean square; 5 queries, 70 keys, f32\n");
+    println!("{:<10} {:>24} {:>8} {:>12} {:>12}", "backend", "problem", "rms", "Burn's op", "ours");
     for name in attn::BACKENDS {
         let device = attn::device(name)?;
         for (problem, what) in [(&masked, "30 of 70 keys hidden"), (&causal, "causal, bottom-right")] {
@@ -27,7 +27,8 @@ fn main() -> Result<()> {
             };
             let burns = error(burns_answer(problem, &device))?;
             let ours = error(our_answer(problem, &device).with_context(|| format!("ours on {name}"))?)?;
-            println!("{name:<10} {what:>24} {burns:>12.1e} {ours:>12.1e}");
+            let rms = (expected.iter().map(|x| x * x).sum::<f64>() / expected.len() as f64).sqrt();
+            println!("{name:<10} {what:>24} {rms:>8.3} {burns:>12.1e} {ours:>12.1e}");
         }
     }
     Ok(())
