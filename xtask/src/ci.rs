@@ -5,14 +5,16 @@
 
 mod deny;
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+use std::{env, fs, io};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
 
 use crate::backends::{self, Backend, Kind};
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, Package};
 use crate::{table, test, tidy, verify, workspace};
 
 /// Which steps.
@@ -150,6 +152,7 @@ fn judged(backends: &[&'static Backend]) -> Vec<&'static Backend> {
 /// Packages every crate that is published, and builds each from its package alone. Cargo lets the packages of one call find
 /// each other, so this holds before the first of them is published.
 fn package() -> Result<()> {
+    forget_packages()?;
     let mut command = workspace::cargo("package");
     command.envs(backends::prepare(&chosen())?);
     // What is not committed yet belongs to what is being checked.
@@ -162,6 +165,44 @@ fn package() -> Result<()> {
     workspace::demand(&mut command)
 }
 
+/// Removes what cargo unpacked and built of our packages in an earlier run: it takes a package of the same name and version as the
+/// same, and would build today's packages against those of that day.
+fn forget_packages() -> Result<()> {
+    let metadata = Metadata::read()?;
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let registry = home.map(|home| home.join("registry"));
+    let mut folders = vec![metadata.target_directory.join("debug/.fingerprint")];
+    for kind in registry.iter().flat_map(|registry| [registry.join("src"), registry.join("cache")]) {
+        folders.extend(entries(&kind)?);
+    }
+    let names: Vec<_> = metadata.packages.iter().filter(|package| package.is_published()).collect();
+    for path in folders.iter().map(|folder| entries(folder)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        if names.iter().any(|package| is_of(&file, &package.name)) {
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }
+                .with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// What lies in a folder; nothing where there is none.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("reading {}", folder.display())),
+    }
+}
+
+/// Whether a file or folder is named after a package and a release or a hash of it: `attn-core-0.1.0`, `attn-core-0.1.0.crate`,
+/// `attn-core-0f1e2d3c4b5a6978`.
+fn is_of(file: &str, package: &str) -> bool {
+    let Some(rest) = file.strip_prefix(package).and_then(|rest| rest.strip_prefix('-')) else { return false };
+    let is_hash = rest.len() == 16 && rest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash || rest.contains('.') && rest.starts_with(|first: char| first.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +213,15 @@ mod tests {
         for name in ["ndarray", "flex", "tch", "composite", "cpu-portable"] {
             assert_eq!(names.iter().filter(|other| **other == name).count(), 1, "{names:?}");
         }
+    }
+
+    #[test]
+    fn packages_are_told_from_others() {
+        let of_core = |file| is_of(file, "attn-core");
+        assert!(
+            of_core("attn-core-0.1.0") && of_core("attn-core-0.1.0.crate") && of_core("attn-core-0f1e2d3c4b5a6978")
+        );
+        assert!(!of_core("attn-core-macros-0.1.0") && !of_core("attn-core") && !of_core("attn-cpu-0.1.0"));
     }
 
     #[test]

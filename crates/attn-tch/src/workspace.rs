@@ -3,6 +3,8 @@
 use attn_core::{Pass, Problem};
 use burn_backend::FloatDType;
 
+use crate::parts::cut;
+
 /// Queries and keys of a tile of LibTorch's CPU kernel at most.
 const TILE: (u64, u64) = (256, 512);
 
@@ -24,9 +26,11 @@ pub fn bytes(problem: &Problem, pass: Pass) -> u64 {
     // Narrow types run on wide copies of what goes in.
     let copies = if element < wide { (rows + 2 * batch * kv_heads * keys) * dim * wide } else { 0 };
     let added = problem.mask.or(problem.bias).map_or(0, |_| added(problem) * wide);
+    // One call for everything writes the output itself; else there are parts, their sum, and their places.
+    let whole = cut(problem).is_ok_and(|groups| matches!(&groups[..], [group] if group.parts.len() == 1));
+    let apart = if whole && !problem.sinks && heads == kv_heads && element == wide { 0 } else { 3 * rows * dim * wide };
     match pass {
-        // Two parts and their sum in the accumulation type, where there are two.
-        Pass::Forward => tile + copies + added + 3 * lse + 3 * rows * dim * wide,
+        Pass::Forward => tile + copies + added + 3 * lse + apart,
         // Gradients of the parts, and of each query head's keys and values before they are summed over a group.
         Pass::Backward => {
             let per_head = if heads > kv_heads { 2 * batch * heads * keys * dim * (element + wide) } else { 0 };

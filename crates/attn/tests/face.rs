@@ -21,6 +21,11 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
+/// LibTorch's matrix products round by their shapes.
+fn is_libtorch(device: &Device) -> bool {
+    attn::device("tch").is_ok_and(|tch| tch == *device)
+}
+
 fn largest_difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
     assert_eq!(a.dims(), b.dims());
     values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
@@ -32,7 +37,9 @@ fn kernels_agree_and_the_plan_names_the_one_that_serves() -> Result<(), Attentio
         let [q, k, v] = inputs(&device);
         let causal = Attention::new(q, k, v).causal(true).window(Some(3), None).with_lse();
         let plan = causal.plan()?;
-        assert_eq!((plan.forward.kernel, plan.backward.kernel), ("cpu", "composite"));
+        // LibTorch has no fused kernel for a window to the left.
+        let forward = if is_libtorch(&device) { "composite" } else { "cpu" };
+        assert_eq!((plan.forward.kernel, plan.backward.kernel), (forward, "composite"));
         assert!(plan.backward.reason.contains("backward"), "{}", plan.backward.reason);
         let (cpu, composite) = (causal.clone().forward()?, causal.kernel("composite").forward()?);
         assert!(largest_difference(cpu.out, composite.out) < 1e-5);
@@ -98,7 +105,8 @@ fn weights_are_rows_of_the_softmax_and_select() -> Result<(), AttentionError> {
                 .to_vec(),
             1,
         );
-        assert_eq!(largest_difference(some, expected), 0.0);
+        let rounding = if is_libtorch(&device) { 1e-6 } else { 0.0 };
+        assert!(largest_difference(some, expected) <= rounding);
         let past = Selection { heads: Some(vec![4]), rows: None };
         assert_eq!(call.with_weights(past).forward().unwrap_err().argument(), Some("heads"));
     }
