@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
 
 use crate::backends::{self, Backend, Kind};
-use crate::metadata::{Metadata, Package};
+use crate::metadata::Metadata;
 use crate::{table, test, tidy, verify, workspace};
 
 /// Which steps.
