@@ -73,6 +73,16 @@ impl Backend {
         }
     }
 
+    /// Whether the backend's tensors are allocated past Rust's allocator.
+    pub fn allocates_itself(self) -> bool {
+        match self {
+            #[cfg(feature = "cpu")]
+            Self::NdArray | Self::Flex => false,
+            #[cfg(feature = "tch")]
+            Self::LibTorch => true,
+        }
+    }
+
     /// Whether the backend has tensors of the type.
     pub fn has_dtype(self, dtype: Dtype) -> bool {
         self.device().supports_dtype(burn_dtype(dtype))

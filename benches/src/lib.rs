@@ -5,11 +5,11 @@
 //! on the same [`shapes`], for whoever works on them.
 //!
 //! ```text
-//! shapes    what is timed, and how much work it is      machine, peaks   where it runs, and its limits
-//! inputs    the numbers                                 measure, alloc   time by turns; memory
-//! oracle    the right answer, and how far off is fine   session          a whole run
-//! contestants, backend   ours and Burn's operation      report           JSON, page, table
-//! check     answer against oracle                       progress         how far it is
+//! shapes    what is timed, and how much work it is      machine, peaks    where it runs, and its limits
+//! inputs    the numbers                                 measure           time, by turns
+//! oracle    the right answer, and how far off is fine   alloc, resident   memory, of Rust's allocator and of the process
+//! contestants, backend   ours and Burn's operation      session           a whole run
+//! check     answer against oracle                       report, progress  JSON, page, table; how far it is
 //! ```
 
 pub mod alloc;
@@ -23,5 +23,6 @@ pub mod oracle;
 pub mod peaks;
 pub mod progress;
 pub mod report;
+pub mod resident;
 pub mod session;
 pub mod shapes;

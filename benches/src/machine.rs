@@ -11,7 +11,7 @@ pub fn cpu_name() -> String {
 }
 
 /// The value of the first line `key : value`.
-fn field(text: &str, key: &str) -> Option<String> {
+pub(crate) fn field(text: &str, key: &str) -> Option<String> {
     text.lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.trim() == key)

@@ -113,8 +113,9 @@ pub struct Row {
     /// The share of the machine's peak: bf16 dot products for bf16 where the CPU has them, f32 multiply-adds for other
     /// arithmetic, reading memory for decode.
     pub peak_share: f64,
-    /// Measured: the most bytes alive during a call of ours beyond its inputs and results.
-    pub workspace_bytes: u64,
+    /// Measured: the most bytes alive during a call of ours beyond its inputs and results; on LibTorch, which allocates by
+    /// itself, the growth of the process's resident memory beyond the results. Null where the system does not tell.
+    pub workspace_bytes: Option<u64>,
     /// What ours said beforehand that it would be.
     pub planned_workspace_bytes: Option<u64>,
     /// The measured workspace of each peer.
@@ -154,7 +155,7 @@ impl Row {
             gflops: shape.flops() * per_second,
             gbps: (shape.suite == Suite::Decode).then(|| shape.kv_bytes() as f64 * per_second),
             peak_share: f64::NAN,
-            workspace_bytes: 0,
+            workspace_bytes: None,
             planned_workspace_bytes: None,
             peers_workspace_bytes: BTreeMap::new(),
             error_share: f64::NAN,

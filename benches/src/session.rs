@@ -15,6 +15,7 @@ use crate::oracle::Expected;
 use crate::peaks::Peaks;
 use crate::progress::Progress;
 use crate::report::{Machine, Report, Row};
+use crate::resident::Resident;
 use crate::shapes::{Shape, Suite, suite};
 
 /// What to run.
@@ -93,10 +94,10 @@ impl Session {
         let watch = Watch::start();
         let outcome: Outcome = pool.install(|| contestant.run())?;
         let seen = watch.stop();
-        Ok(First {
-            workspace_bytes: seen.peak.saturating_sub(shape.output_bytes()),
-            error_share: check(shape, expected, &outcome)?,
-        })
+        let error_share = check(shape, expected, &outcome)?;
+        drop(outcome);
+        let peak = if contestant.backend.allocates_itself() { resident(contestant)? } else { Some(seen.peak) };
+        Ok(First { workspace_bytes: peak.map(|peak| peak.saturating_sub(shape.output_bytes())), error_share })
     }
 
     fn machine(&self, peaks: &Peaks) -> Machine {
@@ -121,9 +122,18 @@ impl Session {
 const BURN: &str =
     if cfg!(feature = "x86-v4") { "0.22.1, features rayon, simd, x86-v4" } else { "0.22.1, features rayon, simd" };
 
+/// The growth of the process's resident memory in a call; the first is over, which brought code and threads with it.
+fn resident(contestant: &Contestant) -> Result<Option<u64>> {
+    let watch = Resident::start();
+    let outcome = contestant.run()?;
+    let seen = watch.and_then(Resident::stop);
+    drop(outcome);
+    Ok(seen)
+}
+
 /// What the first call of a contestant showed.
 struct First {
-    workspace_bytes: u64,
+    workspace_bytes: Option<u64>,
     error_share: f64,
 }
 
@@ -132,8 +142,10 @@ fn rows(shape: &Shape, contestants: &[Contestant], firsts: &[First], times: &[Ti
     let all = || contestants.iter().zip(firsts).zip(times);
     let peers: BTreeMap<String, f64> =
         all().filter(|((c, _), _)| !c.is_ours()).map(|((c, _), t)| (c.name.to_string(), t.median)).collect();
-    let peers_workspace: BTreeMap<String, u64> =
-        all().filter(|((c, _), _)| !c.is_ours()).map(|((c, f), _)| (c.name.to_string(), f.workspace_bytes)).collect();
+    let peers_workspace: BTreeMap<String, u64> = all()
+        .filter(|((c, _), _)| !c.is_ours())
+        .filter_map(|((c, f), _)| Some((c.name.to_string(), f.workspace_bytes?)))
+        .collect();
     all()
         .filter(|((c, _), _)| c.is_ours())
         .map(|((contestant, first), times)| {

@@ -10,7 +10,7 @@ static ALLOCATOR: Counting = Counting;
 /// The bound that the project sets: 40 MB beyond inputs and output.
 const MOST: u64 = 40_000_000;
 
-/// LibTorch allocates by itself, past the counting allocator.
+/// LibTorch allocates by itself, past the counting allocator; `resident_memory.rs` watches it.
 const ELSEWHERE: &str = "tch";
 
 #[test]

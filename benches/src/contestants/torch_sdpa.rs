@@ -1,7 +1,8 @@
 //! LibTorch's `scaled_dot_product_attention`, called directly: what a user would pick instead.
 //!
 //! It knows scale and causality from the top left; what else hides is given as a mask, [1, 1, Sq, Sk] of 0 and −∞ in the type of
-//! the inputs, made beforehand and not timed. It knows no softcap. Only forward: its training would be LibTorch's own autograd.
+//! the inputs, made beforehand and not timed. It knows no softcap. Training is LibTorch's own autograd through it, of the same loss as
+//! everyone's.
 
 // Burn drops its LibTorch backend in 0.23; until then it is measured.
 #![allow(deprecated)]
@@ -13,16 +14,16 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend as BurnBackend, Dispatch, ExtensionType, LibTorch, backend_extension};
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Contestant, Operands, call};
+use super::{Contestant, Operands, Outcome};
 use crate::backend::{Backend, burn_dtype};
 use crate::shapes::{Shape, Suite};
 
 /// The name among the peers.
 const NAME: &str = "torch-sdpa";
 
-/// A mask that may be absent.
+/// A tensor that may be absent.
 #[derive(Clone, ExtensionType)]
-enum MaybeMask<B: BurnBackend> {
+enum Maybe<B: BurnBackend> {
     Absent,
     Given(FloatTensor<B>),
 }
@@ -34,7 +35,10 @@ struct Call<B: BurnBackend> {
     key: FloatTensor<B>,
     value: FloatTensor<B>,
     #[extension_type]
-    mask: MaybeMask<B>,
+    mask: Maybe<B>,
+    /// In training.
+    #[extension_type]
+    grad_out: Maybe<B>,
     causal: bool,
     scale: Option<f64>,
 }
@@ -43,6 +47,7 @@ struct Call<B: BurnBackend> {
 #[derive(Clone, ExtensionType)]
 enum Answer<B: BurnBackend> {
     Out(FloatTensor<B>),
+    Trained { out: FloatTensor<B>, query: FloatTensor<B>, key: FloatTensor<B>, value: FloatTensor<B> },
     Failed(String),
 }
 
@@ -54,20 +59,23 @@ trait Sdpa: BurnBackend {
 
 impl Sdpa for LibTorch {
     fn torch_sdpa(call: Call<Self>) -> Answer<Self> {
-        let mask = match &call.mask {
-            MaybeMask::Given(mask) => Some(mask),
-            MaybeMask::Absent => None,
+        let Call { query, key, value, mask, grad_out, causal, scale } = &call;
+        let mask = match mask {
+            Maybe::Given(mask) => Some(mask),
+            Maybe::Absent => None,
         };
-        match attn_tch::torch_sdpa(&call.query, &call.key, &call.value, mask, call.causal, call.scale) {
-            Ok(out) => Answer::Out(out),
-            Err(error) => Answer::Failed(error.to_string()),
-        }
+        let answer = match grad_out {
+            Maybe::Absent => attn_tch::torch_sdpa(query, key, value, mask, *causal, *scale).map(Answer::Out),
+            Maybe::Given(grad_out) => attn_tch::torch_sdpa_train(query, key, value, mask, *causal, *scale, grad_out)
+                .map(|[out, query, key, value]| Answer::Trained { out, query, key, value }),
+        };
+        answer.unwrap_or_else(|error| Answer::Failed(error.to_string()))
     }
 }
 
 /// Whether it can do the shape.
 pub fn can(shape: &Shape) -> bool {
-    shape.suite != Suite::Train && shape.softcap.is_none()
+    shape.softcap.is_none()
 }
 
 /// Sets LibTorch's operation up.
@@ -86,26 +94,33 @@ pub fn enter(shape: &Shape, operands: Arc<Operands>) -> Contestant {
         let data = TensorData::new(numbers.collect::<Vec<f32>>(), [1, 1, shape.query_len, shape.key_len]);
         Tensor::<4>::from_data(data, (&device, burn_dtype(shape.dtype)))
     });
+    let train = shape.suite == Suite::Train;
     let run = move || {
-        call(&shape, &operands, |query, key, value| {
-            let mask = mask.clone().map_or(MaybeMask::Absent, |mask| MaybeMask::Given(mask.into_dispatch()));
-            let answer = <Dispatch as Sdpa>::torch_sdpa(Call {
-                query: query.into_dispatch(),
-                key: key.into_dispatch(),
-                value: value.into_dispatch(),
-                mask,
-                causal: own,
-                scale: shape.scale,
-            });
-            taken(answer)
-        })
+        let (query, key, value) = operands.next();
+        // Tensors that Burn's autodiff follows are followed by LibTorch's here.
+        let plain = |tensor: Tensor<4>| if train { tensor.inner().into_dispatch() } else { tensor.into_dispatch() };
+        let maybe =
+            |tensor: Option<Tensor<4>>| tensor.map_or(Maybe::Absent, |tensor| Maybe::Given(tensor.into_dispatch()));
+        let grad_out = if train { Some(operands.grad_out()?.inner()) } else { None };
+        taken(<Dispatch as Sdpa>::torch_sdpa(Call {
+            query: plain(query),
+            key: plain(key),
+            value: plain(value),
+            mask: maybe(mask.clone()),
+            grad_out: maybe(grad_out),
+            causal: own,
+            scale: shape.scale,
+        }))
     };
     Contestant { name: NAME, backend, planned: None, device: backend.device(), call: Box::new(run) }
 }
 
-fn taken(answer: Answer<Dispatch>) -> Result<Tensor<4>> {
+fn taken(answer: Answer<Dispatch>) -> Result<Outcome> {
     match answer {
-        Answer::Out(out) => Ok(Tensor::from_dispatch(out)),
+        Answer::Out(out) => Ok(vec![Tensor::from_dispatch(out)]),
+        Answer::Trained { out, query, key, value } => {
+            Ok([out, query, key, value].into_iter().map(Tensor::from_dispatch).collect())
+        }
         Answer::Failed(why) => Err(anyhow!("LibTorch: {why}")),
     }
 }

@@ -178,7 +178,7 @@ fn figures_of(page: &mut String, row: &Row, peers: &[String]) {
     number(page, Some(row.gflops), significant);
     number(page, row.gbps, significant);
     number(page, Some(row.peak_share), percent);
-    number(page, Some(row.workspace_bytes as f64), |b| bytes(b as u64));
+    number(page, row.workspace_bytes.map(|b| b as f64), |b| bytes(b as u64));
     let planned = row.planned_workspace_bytes.map(|b| b as f64);
     number(page, planned, |b| bytes(b as u64));
     for peer in peers {
@@ -205,9 +205,11 @@ rounding; a wrong one ends the run. Ours and the peers take turns, each turn a f
 the median of its turns. Work is counted on visible pairs only: 4·batch·heads·dim operations for each query and key that it
 sees, 3.5 times that with the backward pass. In decode, keys and values come from memory, not from a cache: calls go
 through a gibibyte of them by turns. Peaks are measured before and after, on the same threads. Workspace is the most memory
-alive during a call in new threads, beyond inputs and results.</p>
+alive during a call in new threads, beyond inputs and results; on LibTorch, which allocates by itself, it is the growth of
+the process's resident memory, good to some hundred KiB.</p>
 <p>Peers are Burn's own operation, <code>burn::tensor::module::attention</code>. \"-\" marks what it can't do: shared key/value
 heads on NdArray and in training, and types that a backend has no tensors of. A window it is given as a mask made
-beforehand.</p>
+beforehand. <code>torch-sdpa</code> is LibTorch's own <code>scaled_dot_product_attention</code>, called directly, and in training
+LibTorch's own autograd through it.</p>
 </section>
 ";

@@ -69,7 +69,7 @@ fn cells(row: &Row, peers: &[String]) -> Vec<Cell> {
     cells.extend([
         Cell::new(significant(row.speed())),
         Cell::new(percent(row.peak_share)),
-        Cell::new(bytes(row.workspace_bytes)),
+        Cell::new(row.workspace_bytes.map_or("-".to_string(), bytes)),
     ]);
     cells
 }

@@ -18,7 +18,7 @@ fn sample() -> Report {
                 row.peers.insert("burn-ndarray".into(), 20.0);
             }
             row.kernel = Some("<kernel> & co".into());
-            row.workspace_bytes = 1 << 20;
+            row.workspace_bytes = Some(1 << 20);
             row.error_share = 0.25;
             row.relate(&peaks);
             rows.push(row);

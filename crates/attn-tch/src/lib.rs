@@ -27,7 +27,7 @@ use attn_core::composite::Composite;
 use burn_tch::LibTorch;
 
 pub use kernel::Fused;
-pub use sdpa::torch_sdpa;
+pub use sdpa::{torch_sdpa, torch_sdpa_train};
 
 /// Whether this LibTorch was built with CUDA and finds a device.
 pub fn has_cuda() -> bool {
