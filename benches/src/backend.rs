@@ -20,6 +20,23 @@ pub enum Backend {
     /// `burn-tch`.
     #[cfg(feature = "tch")]
     LibTorch,
+    /// `burn-wgpu`, on the adapter that wgpu prefers.
+    #[cfg(feature = "wgpu")]
+    Wgpu,
+    /// `burn-cuda`, on the first card.
+    #[cfg(feature = "cuda")]
+    Cuda,
+}
+
+/// Where the memory of a backend's tensors is, and so how it is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// From Rust's allocator, which counts.
+    Counted,
+    /// From the system, past Rust's allocator: the process grows.
+    Process,
+    /// On a device: not measured here.
+    Device,
 }
 
 impl Backend {
@@ -31,6 +48,10 @@ impl Backend {
         Self::Flex,
         #[cfg(feature = "tch")]
         Self::LibTorch,
+        #[cfg(feature = "wgpu")]
+        Self::Wgpu,
+        #[cfg(feature = "cuda")]
+        Self::Cuda,
     ];
 
     /// The name on the command line and in the report.
@@ -42,6 +63,10 @@ impl Backend {
             Self::Flex => "flex",
             #[cfg(feature = "tch")]
             Self::LibTorch => "tch",
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => "wgpu",
+            #[cfg(feature = "cuda")]
+            Self::Cuda => "cuda",
         }
     }
 
@@ -54,6 +79,10 @@ impl Backend {
             Self::Flex => "burn-flex",
             #[cfg(feature = "tch")]
             Self::LibTorch => "burn-tch",
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => "burn-wgpu",
+            #[cfg(feature = "cuda")]
+            Self::Cuda => "burn-cuda",
         }
     }
 
@@ -70,16 +99,24 @@ impl Backend {
             #[cfg(feature = "tch")]
             #[allow(deprecated)]
             Self::LibTorch => Device::libtorch(),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Device::cuda(0),
         }
     }
 
-    /// Whether the backend's tensors are allocated past Rust's allocator.
-    pub fn allocates_itself(self) -> bool {
+    /// Where its tensors' memory is.
+    pub fn memory(self) -> Memory {
         match self {
             #[cfg(feature = "cpu")]
-            Self::NdArray | Self::Flex => false,
+            Self::NdArray | Self::Flex => Memory::Counted,
             #[cfg(feature = "tch")]
-            Self::LibTorch => true,
+            Self::LibTorch => Memory::Process,
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Memory::Device,
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Memory::Device,
         }
     }
 
@@ -103,6 +140,10 @@ impl Backend {
             Self::Flex => shape.suite != Suite::Train,
             #[cfg(feature = "tch")]
             Self::LibTorch => false,
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => false,
+            #[cfg(feature = "cuda")]
+            Self::Cuda => false,
         };
         (shape.heads != shape.kv_heads && !shares_heads).then_some("no shared key/value heads")
     }

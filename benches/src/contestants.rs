@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Memory};
 use crate::inputs::Inputs;
 use crate::shapes::{Shape, Suite};
 
@@ -58,7 +58,8 @@ impl Contestant {
 /// What the report calls our attention.
 pub const OURS: &str = "ours";
 
-/// Everyone who can do `shape`: ours on each of `backends`, then Burn's operation on every backend of this build, and LibTorch's own.
+/// Everyone who can do `shape`: ours on each of `backends`, then Burn's operation on every CPU backend of this build and
+/// on those GPU backends on which ours runs, and LibTorch's own.
 ///
 /// Ours and the peer on one backend read the very same tensors.
 pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend]) -> Result<Vec<Contestant>> {
@@ -66,7 +67,9 @@ pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend]) -> Result<Vec
     let mut peers = Vec::new();
     for &backend in Backend::ALL {
         let chosen = backends.contains(&backend) && backend.has_dtype(shape.dtype);
-        let peer = backend.peer_lacks(shape).is_none();
+        // Burn's operation on a GPU is no one's peer on a CPU.
+        let near = chosen || backend.memory() != Memory::Device;
+        let peer = near && backend.peer_lacks(shape).is_none();
         #[cfg(feature = "tch")]
         let sdpa = backend == Backend::LibTorch && backend.has_dtype(shape.dtype) && torch_sdpa::can(shape);
         #[cfg(not(feature = "tch"))]

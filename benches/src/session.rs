@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use crate::alloc::Watch;
-use crate::backend::Backend;
+use crate::backend::{Backend, Memory};
 use crate::check::check;
 use crate::contestants::{Contestant, Outcome, enter};
 use crate::inputs::Inputs;
@@ -96,7 +96,11 @@ impl Session {
         let seen = watch.stop();
         let error_share = check(shape, expected, &outcome)?;
         drop(outcome);
-        let peak = if contestant.backend.allocates_itself() { resident(contestant)? } else { Some(seen.peak) };
+        let peak = match contestant.backend.memory() {
+            Memory::Counted => Some(seen.peak),
+            Memory::Process => resident(contestant)?,
+            Memory::Device => None,
+        };
         Ok(First { workspace_bytes: peak.map(|peak| peak.saturating_sub(shape.output_bytes())), error_share })
     }
 

@@ -7,7 +7,7 @@ use std::num::NonZero;
 
 use anyhow::Result;
 
-use crate::{libtorch, table};
+use crate::{gpu, libtorch, table};
 
 /// A row: a backend that users can choose, or a kernel path that only `verify` can demand.
 pub struct Backend {
@@ -40,6 +40,8 @@ pub type Environment = Vec<(&'static str, OsString)>;
 pub enum Kind {
     /// A backend of Burn: every command.
     Backend,
+    /// A backend that needs a card which no machine can stand in for: every command but the continuous integration's.
+    Card,
     /// One kernel on some backend's tensors: `verify` alone.
     Path,
 }
@@ -79,6 +81,28 @@ pub const TABLE: &[Backend] = &[
         prepare: libtorch::environment,
         extra: &[],
     },
+    Backend {
+        name: "wgpu",
+        feature: "wgpu",
+        binding: "attn-wgpu",
+        kind: Kind::Backend,
+        needs: "a driver for Vulkan, Metal or DirectX 12",
+        look: gpu::look,
+        get: gpu::GET,
+        prepare: gpu::environment,
+        extra: &[],
+    },
+    Backend {
+        name: "cuda",
+        feature: "cuda",
+        binding: "attn-wgpu",
+        kind: Kind::Card,
+        needs: "an NVIDIA card and its driver",
+        look: gpu::look_cuda,
+        get: "NVIDIA's driver",
+        prepare: gpu::environment_cuda,
+        extra: &[],
+    },
     path("composite", "any backend", always),
     path("reference", "any backend", always),
     path("cpu-portable", "a CPU", always),
@@ -106,7 +130,7 @@ const fn path(name: &'static str, needs: &'static str, look: fn() -> Result<Stri
 
 /// For clap: the name of a backend.
 pub fn parse_backend(name: &str) -> Result<&'static Backend, String> {
-    find(name, |row| row.kind == Kind::Backend)
+    find(name, |row| row.kind != Kind::Path)
 }
 
 /// For clap: the name of a backend or of a kernel path.
@@ -185,7 +209,7 @@ pub fn report() -> String {
             Ok(found) => ("yes", found, ""),
             Err(missing) => ("no", missing, row.get),
         };
-        let by = if row.kind == Kind::Backend { "every command" } else { "verify" };
+        let by = if row.kind == Kind::Path { "verify" } else { "every command" };
         [row.name.into(), ready.into(), by.into(), row.needs.into(), found, get.into()]
     });
     table::text(["backend", "runs here", "taken by", "needs", "found", "to get it"], rows)

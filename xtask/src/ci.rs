@@ -15,7 +15,7 @@ use clap::builder::PossibleValuesParser;
 
 use crate::backends::{self, Backend, Kind};
 use crate::metadata::Metadata;
-use crate::{table, test, tidy, verify, workspace};
+use crate::{gpu, table, test, tidy, verify, workspace};
 
 /// Which steps.
 #[derive(clap::Args)]
@@ -32,10 +32,11 @@ struct Step {
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step { name: "lockfile", what: "Cargo.lock is what the manifests ask for", run: lockfile },
     Step { name: "fmt", what: "rustfmt has nothing to change", run: fmt },
     Step { name: "tidy", what: "module comments, crate arrows, lengths, unsafe, host names", run: tidy },
+    Step { name: "driver", what: "a Vulkan driver is here; Debian's is installed where none is", run: gpu::install },
     Step { name: "clippy", what: "clippy and the compiler warn of nothing", run: clippy },
     Step { name: "docs", what: "rustdoc warns of nothing", run: docs },
     Step { name: "alone", what: "attn-core builds with its own dependencies alone", run: alone },
@@ -75,7 +76,7 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// The backends that the continuous integration judges: the default ones, and LibTorch, which comes here by itself.
+/// The backends that the continuous integration judges: those that any machine can run once their libraries have come.
 fn chosen() -> Vec<&'static Backend> {
     backends::TABLE.iter().filter(|row| row.kind == Kind::Backend).collect()
 }
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn every_backend_and_path_of_this_cpu_is_judged_once() {
         let names: Vec<_> = judged(&chosen()).iter().map(|row| row.name).collect();
-        for name in ["ndarray", "flex", "tch", "composite", "cpu-portable"] {
+        for name in ["ndarray", "flex", "tch", "wgpu", "composite", "cpu-portable"] {
             assert_eq!(names.iter().filter(|other| **other == name).count(), 1, "{names:?}");
         }
     }

@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod example;
 mod fetch;
+mod gpu;
 mod libtorch;
 mod metadata;
 mod model;

@@ -26,8 +26,19 @@ enum Kind {
 pub const DEFAULT: [&str; 2] = ["ndarray", "flex"];
 
 /// Every engine's name.
-pub const NAMES: [&str; 9] =
-    ["ndarray", "flex", "tch", "composite", "reference", "cpu-avx512", "cpu-avx2", "cpu-neon", "cpu-portable"];
+pub const NAMES: [&str; 11] = [
+    "ndarray",
+    "flex",
+    "tch",
+    "wgpu",
+    "cuda",
+    "composite",
+    "reference",
+    "cpu-avx512",
+    "cpu-avx2",
+    "cpu-neon",
+    "cpu-portable",
+];
 
 impl Engine {
     /// The engine of that name.
@@ -43,6 +54,7 @@ impl Engine {
             "ndarray" => Kind::Tensors(Target::new(ndarray().ok_or_else(|| not_built(name, "ndarray"))?)),
             "flex" => Kind::Tensors(Target::new(flex().ok_or_else(|| not_built(name, "flex"))?)),
             "tch" => Kind::Tensors(Target::new(tch().ok_or_else(|| not_built(name, "tch"))?)),
+            "wgpu" | "cuda" => Kind::Tensors(Target::new(attn::device(name).map_err(|error| error.to_string())?)),
             kernel => {
                 let mut target = Target::new(flex().ok_or_else(|| not_built(name, "flex"))?);
                 target.forward = Some(kernel);

@@ -12,12 +12,16 @@ use std::sync::Arc;
 use attn_core::composite::{self, Selection};
 use attn_core::plan::{Kernels, plan, select};
 use attn_core::{AttentionError, AttentionInputs, AttentionOutputs, KernelChoice, Mask, Pass, Plan, Polarity, Problem};
+#[cfg(feature = "cubecl")]
+use attn_wgpu::CubeBackend;
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "tch")]
 use burn::backend::LibTorch;
 #[cfg(feature = "ndarray")]
 use burn::backend::NdArray;
+#[cfg(all(feature = "cubecl", feature = "fusion"))]
+use burn::backend::fusion::Fusion;
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, ExtensionType, TensorMetadata, backend_extension};
 
@@ -29,6 +33,7 @@ pub trait AttentionBackend: Backend {
 
 /// A float tensor that may be absent.
 #[derive(Debug, Clone, ExtensionType)]
+#[extension_type(fusion: cfg(all(feature = "cubecl", feature = "fusion")))]
 pub enum MaybeFloat<B: Backend> {
     /// Not given.
     Absent,
@@ -38,6 +43,7 @@ pub enum MaybeFloat<B: Backend> {
 
 /// A bool tensor that may be absent.
 #[derive(Debug, Clone, ExtensionType)]
+#[extension_type(fusion: cfg(all(feature = "cubecl", feature = "fusion")))]
 pub enum MaybeBool<B: Backend> {
     /// Not given.
     Absent,
@@ -47,6 +53,7 @@ pub enum MaybeBool<B: Backend> {
 
 /// An attention on its way through the dispatch; its shapes, types and devices are checked.
 #[derive(Debug, Clone, ExtensionType)]
+#[extension_type(fusion: cfg(all(feature = "cubecl", feature = "fusion")))]
 pub struct Call<B: Backend> {
     pub query: FloatTensor<B>,
     pub key: FloatTensor<B>,
@@ -67,6 +74,7 @@ pub struct Call<B: Backend> {
 
 /// What a call gives.
 #[derive(Debug, Clone, ExtensionType)]
+#[extension_type(fusion: cfg(all(feature = "cubecl", feature = "fusion")))]
 pub enum Outcome<B: Backend> {
     /// The output, and the LSE if it was asked for.
     Done {
@@ -86,7 +94,10 @@ pub struct Planned<B: Backend> {
 }
 
 /// What Burn's dispatch calls on the backend of the tensors.
-#[backend_extension(NdArray: cfg(feature = "ndarray"), Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "tch"), Autodiff)]
+#[diagnostic::on_unimplemented(
+    note = "if it is `Fusion<CubeBackend>` that lacks it: Burn's feature `fusion` is on, so turn on that of burn-attn, too"
+)]
+#[backend_extension(NdArray: cfg(feature = "ndarray"), Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cubecl"), Autodiff)]
 pub trait AttentionExtension: Backend {
     /// Plans without running.
     fn attention_plan(#[extension_type] call: Call<Self>) -> Planned<Self>;
@@ -120,6 +131,9 @@ macro_rules! serve {
         }
 
         #[cfg(feature = $feature)]
+        serve!($backend);
+    };
+    ($backend:ty) => {
         impl AttentionExtension for $backend {
             fn attention_plan(call: Call<Self>) -> Planned<Self> {
                 let device = call.query.device();
@@ -153,6 +167,9 @@ macro_rules! serve {
 serve!("ndarray", NdArray, attn_ndarray::KERNELS);
 serve!("flex", Flex, attn_flex::KERNELS);
 serve!("tch", LibTorch, attn_tch::KERNELS);
+serve!("cubecl", CubeBackend, attn_wgpu::KERNELS);
+#[cfg(all(feature = "cubecl", feature = "fusion"))]
+serve!(Fusion<CubeBackend>);
 
 /// Runs the forward pass by the kernel that the plan names.
 pub(crate) fn forward<B: AttentionBackend>(call: Call<B>) -> Result<AttentionOutputs<B>, AttentionError> {

@@ -25,7 +25,7 @@
 //! ```
 //!
 //! The contract, formula by formula, stands in [`attn_core`]. The backend is the one on whose [`Device`](burn::tensor::Device)
-//! the tensors lie; it is compiled in by a feature of its name: `ndarray` (default), `flex`, `tch`. On an autodiff device everything
+//! the tensors lie; it is compiled in by a feature of its name: `ndarray` (default), `flex`, `tch`, `wgpu`, `cuda`, `rocm`. On an autodiff device everything
 //! that comes out is differentiable by everything that went in.
 
 mod attention;
@@ -33,6 +33,8 @@ mod autodiff;
 mod device;
 mod dispatch;
 mod functions;
+#[cfg(all(feature = "cubecl", feature = "fusion"))]
+mod fusion;
 pub mod nn;
 
 pub use attention::{Attention, AttentionOutput};

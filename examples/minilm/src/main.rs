@@ -41,7 +41,7 @@ struct Args {
     /// A folder with model.safetensors, tokenizer.json and config.json of all-MiniLM-L6-v2
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The backend to run on: ndarray, flex or tch, as far as compiled in [default: the first compiled in]
+    /// The backend to run on, of those compiled in [default: the first]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// A text file of sentences in UTF-8, one a line; blank lines are passed over [default: a bundled text]
@@ -199,23 +199,13 @@ impl Demo {
 
 /// The device of a backend that was compiled in.
 fn device(name: Option<&str>) -> Result<(&'static str, Device)> {
-    #[allow(deprecated, reason = "NdArray and LibTorch leave Burn in its next release; until then they are served")]
-    let known: Vec<(&'static str, Device)> = vec![
-        #[cfg(feature = "ndarray")]
-        ("ndarray", Device::ndarray()),
-        #[cfg(feature = "flex")]
-        ("flex", Device::flex()),
-        #[cfg(feature = "tch")]
-        ("tch", Device::libtorch()),
-    ];
-    let names = known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    let found = known.into_iter().find(|(known, _)| name.is_none_or(|name| name == *known));
-    found.with_context(|| match name {
-        Some(name) => format!("--backend: expected one of those compiled in ({names}), found {name:?}"),
-        None => {
-            "this program was compiled without a backend: build it with --features ndarray, flex or tch".to_string()
-        }
-    })
+    let known = attn::BACKENDS;
+    let found = known.iter().find(|known| name.is_none_or(|name| name == **known));
+    let found = found.with_context(|| match name {
+        Some(name) => format!("--backend: expected one of those compiled in ({}), found {name:?}", known.join(", ")),
+        None => "this program was compiled without a backend: build it with a feature such as ndarray".to_string(),
+    })?;
+    Ok((found, attn::device(found)?))
 }
 
 fn say_what_was_left(read: &[Tokens], blank: usize, max_tokens: usize) {

@@ -1,7 +1,7 @@
 //! Who may use whom: the arrows of the architecture, read from what cargo says of the manifests.
 //!
 //! ```text
-//! attn → bindings → attn-core        attn-ndarray, attn-flex → attn-host → attn-core, attn-cpu        attn-tch → attn-core
+//! attn → bindings → attn-core        attn-ndarray, attn-flex → attn-host → attn-core, attn-cpu        attn-tch, attn-wgpu → attn-core
 //! ```
 //! A binding never uses another binding. The contract, the reference and the oracles use no kernel.
 
@@ -31,7 +31,7 @@ const NONE: Burn = Burn::Only(&[]);
 const PRIMITIVES: Burn = Burn::Only(&["burn-backend", "burn-std"]);
 
 /// A package without a rule is a finding: whoever adds one draws its arrows here and in ARCHITECTURE.md.
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 13] = [
     Rule { package: CORE, workspace: &[], burn: PRIMITIVES },
     Rule { package: CPU, workspace: &[], burn: NONE },
     Rule { package: HOST, workspace: &[CORE, CPU], burn: PRIMITIVES },
@@ -46,9 +46,10 @@ const RULES: [Rule; 12] = [
         burn: Burn::Only(&["burn-backend", "burn-std", "burn-flex"]),
     },
     Rule { package: "attn-tch", workspace: &[CORE], burn: Burn::Only(&["burn-backend", "burn-std", "burn-tch"]) },
+    Rule { package: "attn-wgpu", workspace: &[CORE], burn: Burn::Only(&["burn-backend", "burn-std", "burn-cubecl"]) },
     Rule {
         package: "burn-attn",
-        workspace: &[CORE, "attn-ndarray", "attn-flex", "attn-tch", "attn-testing"],
+        workspace: &[CORE, "attn-ndarray", "attn-flex", "attn-tch", "attn-wgpu", "attn-testing"],
         burn: Burn::Any,
     },
     Rule { package: "attn-testing", workspace: &[CORE, "burn-attn"], burn: Burn::Any },

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 fn devices() -> Vec<Device> {
-    let engines = Engine::available().into_iter().filter(|engine| ["ndarray", "flex", "tch"].contains(&engine.name()));
+    let engines =
+        Engine::available().into_iter().filter(|engine| ["ndarray", "flex", "tch", "wgpu"].contains(&engine.name()));
     engines.filter_map(|engine| engine.device().cloned()).collect()
 }
 

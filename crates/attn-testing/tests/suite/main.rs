@@ -2,7 +2,7 @@
 //!
 //! `cases`: the shared cases on every engine. `reference`: what judges is judged. `random`: engines against the reference over
 //! random problems, `tiles`: over some large ones, `libtorch`: those that
-//! its fused kernels serve. `laws`: what follows from the contract. `bad_input`: errors in place of panics. `verifier`: `attn-verify`.
+//! its fused kernels serve, `wgpu`: those of the GPU kernel. `laws`: what follows from the contract. `bad_input`: errors in place of panics. `verifier`: `attn-verify`.
 
 mod bad_input;
 mod cases;
@@ -13,6 +13,8 @@ mod random;
 mod reference;
 mod tiles;
 mod verifier;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
 use std::path::PathBuf;
 

@@ -12,7 +12,7 @@ fn engines() -> impl Iterator<Item = Engine> {
     Engine::available().into_iter().filter(|engine| engine.name() != "reference")
 }
 
-fn recipe(dims: Dims, seed: u64) -> Recipe {
+pub fn recipe(dims: Dims, seed: u64) -> Recipe {
     Recipe {
         dims,
         spec: Default::default(),

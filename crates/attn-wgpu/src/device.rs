@@ -1,0 +1,12 @@
+//! What runs on the device, in CubeCL: the language that every runtime's compiler takes.
+
+#![allow(
+    clippy::assign_op_pattern,
+    clippy::collapsible_if,
+    clippy::manual_is_multiple_of,
+    reason = "what CubeCL translates is a part of Rust, and has none of what these ask for"
+)]
+
+pub mod forward;
+pub mod merge;
+pub mod score;

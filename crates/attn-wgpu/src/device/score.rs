@@ -1,0 +1,74 @@
+//! What becomes of q·k before the softmax: the contract's order, scale, softcap, ALiBi, bias.
+
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+
+/// What a score goes through, known when the kernel is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// c·tanh(s/c).
+    pub softcap: bool,
+    /// −slope·|j − p|.
+    pub alibi: bool,
+    /// A mask is given.
+    pub mask: bool,
+    /// A bias is given, whose −∞ hides.
+    pub bias: bool,
+    /// What is true in the mask is seen.
+    pub keep: bool,
+}
+
+/// Whether keys may be hidden that the band shows.
+pub fn hides(options: Options) -> bool {
+    options.mask || options.bias
+}
+
+/// A row's part of the score.
+#[derive(CubeType, Clone, Copy)]
+pub struct Score {
+    /// Where the row begins in the mask.
+    pub mask_at: usize,
+    /// Where the row begins in the bias.
+    pub bias_at: usize,
+    /// The head's ALiBi slope.
+    pub slope: f32,
+    /// p, the absolute position.
+    pub position: i32,
+    /// The first key that the band shows.
+    pub first: i32,
+    /// The last key that the band shows.
+    pub last: i32,
+    /// Factor of q·k.
+    pub scale: f32,
+    /// c.
+    pub softcap: f32,
+    /// −∞.
+    pub neg_inf: f32,
+}
+
+/// The score of key `j`, which lies at `key_at`, from its product `dot`.
+#[cube]
+pub fn score<F: Float>(
+    dot: f32,
+    key_at: usize,
+    j: i32,
+    row: &Score,
+    bias: &ComptimeOption<&Tensor<F>>,
+    #[comptime] options: Options,
+) -> f32 {
+    let mut s = dot * row.scale;
+    if comptime!(options.softcap) {
+        s = row.softcap * (s / row.softcap).tanh();
+    }
+    if comptime!(options.alibi) {
+        let distance = j - row.position;
+        s -= row.slope * f32::cast_from(max(distance, -distance));
+    }
+    #[comptime]
+    if let ComptimeOption::Some(bias) = bias {
+        // −∞ hides whatever the product is, NaN too.
+        let b = f32::cast_from(bias[row.bias_at + key_at * bias.stride(3)]);
+        s = select(b == row.neg_inf, row.neg_inf, s + b);
+    }
+    s
+}

@@ -1,0 +1,5 @@
+//! What is decided and prepared on the host.
+
+pub mod arguments;
+pub mod launch;
+pub mod tiles;

@@ -1,0 +1,74 @@
+//! Tensors as the kernels take them.
+
+use attn_core::Problem;
+use burn_backend::cubecl::dtype_to_storage_type;
+use burn_backend::ops::{BoolTensorOps, FloatTensorOps};
+use burn_backend::{DType, Shape};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::cubecl::client::Client;
+use burn_cubecl::cubecl::ir::ElemType;
+use burn_cubecl::kernel::{into_contiguous, untile};
+use burn_cubecl::tensor::CubeTensor;
+
+/// Positions and lengths stay below this, so that their sums are i32.
+pub const LARGEST: i64 = 1 << 30;
+
+/// The tensor with a contiguous last axis and no tiling: as it is where it has that, else a copy.
+pub fn rows(tensor: CubeTensor) -> CubeTensor {
+    let tensor = untile(tensor);
+    let shape = tensor.meta.shape();
+    let last = shape.len() - 1;
+    if tensor.meta.strides()[last] == 1 || shape[last] == 1 { tensor } else { into_contiguous(tensor) }
+}
+
+/// Elements that one load takes: the most of 4, 2, 1 that `dim` and all strides are multiples of.
+pub fn width(tensors: &[&CubeTensor], dim: usize) -> usize {
+    let fits = |width: usize| {
+        dim.is_multiple_of(width)
+            && tensors.iter().all(|tensor| {
+                let strides = tensor.meta.strides();
+                strides[..strides.len() - 1].iter().all(|stride| stride.is_multiple_of(width))
+            })
+    };
+    [4, 2].into_iter().find(|&width| fits(width)).unwrap_or(1)
+}
+
+/// What broadcasts to the scores, with strides 0 along the axes on which it does.
+pub fn scores_float(problem: &Problem, tensor: CubeTensor) -> CubeTensor {
+    CubeBackend::float_expand(tensor, scores(problem))
+}
+
+/// As [`scores_float`], of a mask.
+pub fn scores_bool(problem: &Problem, tensor: CubeTensor) -> CubeTensor {
+    CubeBackend::bool_expand(tensor, scores(problem))
+}
+
+fn scores(problem: &Problem) -> Shape {
+    Shape::new([problem.batch, problem.heads, problem.query_len, problem.key_len])
+}
+
+/// `[B, 4]`: offset, lower and upper bound of `j − i`, keys, of each batch entry. Bounds beyond any position are open.
+pub fn bands(problem: &Problem, client: &Client, like: &CubeTensor) -> CubeTensor {
+    let near = |bound: i64| bound.clamp(-LARGEST, LARGEST) as i32;
+    let numbers: Vec<i32> = problem
+        .bands
+        .iter()
+        .flat_map(|band| {
+            let bound = |side: Option<i64>, open: i64| side.map_or(open, |side| band.offset.saturating_add(side));
+            [
+                near(band.offset),
+                near(bound(band.lower, -LARGEST)),
+                near(bound(band.upper, LARGEST)),
+                near(band.keys as i64),
+            ]
+        })
+        .collect();
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
+    let handle = client.create_from_slice(&bytes);
+    CubeTensor::new_contiguous(client.clone(), like.device.clone(), Shape::new([problem.batch, 4]), handle, DType::I32)
+}
+
+/// The type as the kernels' compiler names it.
+pub fn element(tensor: &CubeTensor) -> ElemType {
+    dtype_to_storage_type(tensor.dtype)
+}

@@ -1,0 +1,199 @@
+//! The launches of one forward pass.
+
+use attn_core::Problem;
+use burn_backend::cubecl::dtype_to_storage_type;
+use burn_backend::{DType, Shape};
+use burn_cubecl::cubecl::{CubeCount, CubeDim};
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+use crate::device::forward::{Config, ScalarsLaunch, attention_forward};
+use crate::device::merge::attention_merge;
+use crate::device::score::Options;
+use crate::host::arguments::{bands, element, rows, scores_bool, scores_float, width};
+use crate::host::tiles::Tiles;
+
+/// A forward pass's tensors, their last axes contiguous.
+pub struct Operands {
+    /// `[B, H, Sq, D]`.
+    pub query: CubeTensor,
+    /// `[B, G, Sk, D]`.
+    pub key: CubeTensor,
+    /// `[B, G, Sk, E]`.
+    pub value: CubeTensor,
+    /// Expanded to the scores.
+    pub mask: Option<CubeTensor>,
+    /// Whether true in the mask is seen.
+    pub keep: bool,
+    /// Expanded to the scores.
+    pub bias: Option<CubeTensor>,
+    /// `[H]`.
+    pub slopes: Option<CubeTensor>,
+    /// `[H]`.
+    pub sinks: Option<CubeTensor>,
+}
+
+impl Operands {
+    /// Makes what broadcasts broadcast, and last axes contiguous.
+    pub fn new(problem: &Problem, inputs: attn_core::AttentionInputs<burn_cubecl::CubeBackend>) -> Self {
+        let keep = inputs.mask.as_ref().is_some_and(|mask| mask.polarity() == attn_core::Polarity::Keep);
+        Self {
+            query: rows(inputs.query),
+            key: rows(inputs.key),
+            value: rows(inputs.value),
+            mask: inputs.mask.map(|mask| scores_bool(problem, mask.into_parts().0)),
+            keep,
+            bias: inputs.bias.map(|bias| scores_float(problem, bias)),
+            slopes: inputs.alibi_slopes,
+            sinks: inputs.sinks,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &CubeTensor> {
+        let given = [&self.mask, &self.bias, &self.slopes, &self.sinks];
+        [&self.query, &self.key, &self.value].into_iter().chain(given.into_iter().flatten())
+    }
+}
+
+/// The output `[B, H, Sq, E]` and, if wanted, the LSE `[B, H, Sq]` in f32.
+pub fn forward(problem: &Problem, operands: &Operands, tiles: &Tiles, lse: bool) -> (CubeTensor, Option<CubeTensor>) {
+    let like = &operands.query;
+    let make = |shape: Vec<usize>, dtype: DType| {
+        empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), Shape::from(shape), dtype)
+    };
+    let rows = [problem.batch, problem.heads, problem.query_len];
+    let out = make([&rows[..], &[problem.value_dim]].concat(), like.dtype);
+    let found = lse.then(|| make(rows.to_vec(), DType::F32));
+    if tiles.splits == 1 {
+        pass(problem, operands, tiles, &out, found.as_ref(), false);
+    } else {
+        let parts = make([&[tiles.splits], &rows[..], &[problem.value_dim]].concat(), DType::F32);
+        let lses = make([&[tiles.splits], &rows[..]].concat(), DType::F32);
+        pass(problem, operands, tiles, &parts, Some(&lses), true);
+        merge(problem, operands, tiles, [parts, lses], &out, found.as_ref());
+    }
+    (out, found)
+}
+
+/// One launch for every run of columns.
+fn pass(
+    problem: &Problem,
+    operands: &Operands,
+    tiles: &Tiles,
+    out: &CubeTensor,
+    lse: Option<&CubeTensor>,
+    partial: bool,
+) {
+    let client = &operands.query.client;
+    let bands = bands(problem, client, &operands.query);
+    let address = operands.all().chain([out]).map(CubeTensor::required_address_type).max().unwrap_or_default();
+    let reads = width(&[&operands.query, &operands.key], problem.head_dim);
+    // The output as rows: its only stride that counts is a row's.
+    let writes = width(&[&operands.value], problem.value_dim);
+    let sinks = if partial { None } else { operands.sinks.clone() };
+    let mask_element = operands.mask.as_ref().map_or(dtype_to_storage_type(DType::U32), element);
+    let mut first = 0;
+    while first < problem.value_dim {
+        let columns = tiles.columns.min(problem.value_dim - first);
+        let scalars = ScalarsLaunch::new(
+            problem.heads,
+            problem.group(),
+            tiles.packed,
+            tiles.cubes(problem),
+            tiles.tiles,
+            tiles.splits,
+            tiles.run,
+            first,
+            problem.scale as f32,
+            problem.softcap.unwrap_or(1.0) as f32,
+            f32::NEG_INFINITY,
+        );
+        let config = Config {
+            head_dim: problem.head_dim,
+            columns,
+            rows: tiles.rows,
+            block: tiles.block,
+            options: Options {
+                softcap: problem.softcap.is_some(),
+                alibi: problem.alibi,
+                mask: problem.mask.is_some(),
+                bias: problem.bias.is_some(),
+                keep: operands.keep,
+            },
+        };
+        // Every launch finds the same LSE; the first one writes it.
+        let lse = if first == 0 { lse.cloned() } else { None };
+        attention_forward::launch(
+            client,
+            spread(tiles.cubes(problem), client.properties().hardware.max_cube_count),
+            CubeDim::new_1d(tiles.units as u32),
+            address,
+            reads,
+            writes,
+            operands.query.clone().into_tensor_arg(),
+            operands.key.clone().into_tensor_arg(),
+            operands.value.clone().into_tensor_arg(),
+            operands.mask.clone().map(CubeTensor::into_tensor_arg).into(),
+            operands.bias.clone().map(CubeTensor::into_tensor_arg).into(),
+            operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
+            sinks.clone().map(CubeTensor::into_tensor_arg).into(),
+            bands.clone().into_tensor_arg(),
+            out.clone().into_tensor_arg(),
+            lse.map(CubeTensor::into_tensor_arg).into(),
+            scalars,
+            config,
+            element(&operands.query),
+            element(out),
+            mask_element,
+        );
+        first += columns;
+    }
+}
+
+/// Joins the runs.
+fn merge(
+    problem: &Problem,
+    operands: &Operands,
+    tiles: &Tiles,
+    [parts, lses]: [CubeTensor; 2],
+    out: &CubeTensor,
+    lse: Option<&CubeTensor>,
+) {
+    const UNITS: usize = 64;
+    let client = &operands.query.client;
+    let address = [&parts, &lses, out].into_iter().map(CubeTensor::required_address_type).max().unwrap_or_default();
+    let width = width(&[], problem.value_dim);
+    let rows = problem.batch * problem.heads * problem.query_len;
+    let vectors = problem.value_dim / width;
+    attention_merge::launch(
+        client,
+        spread((rows * vectors).div_ceil(UNITS), client.properties().hardware.max_cube_count),
+        CubeDim::new_1d(UNITS as u32),
+        address,
+        width,
+        parts.into_tensor_arg(),
+        lses.into_tensor_arg(),
+        operands.sinks.clone().map(CubeTensor::into_tensor_arg).into(),
+        out.clone().into_tensor_arg(),
+        lse.cloned().map(CubeTensor::into_tensor_arg).into(),
+        tiles.splits,
+        rows,
+        vectors,
+        problem.query_len,
+        problem.heads,
+        f32::NEG_INFINITY,
+        element(&operands.query),
+        element(out),
+    );
+}
+
+/// At least `cubes` cubes on two axes, neither longer than the device takes: kernels look at their number.
+fn spread(cubes: usize, most: (u32, u32, u32)) -> CubeCount {
+    let along = (most.0 as usize).max(1);
+    if cubes <= along {
+        return CubeCount::Static(cubes as u32, 1, 1);
+    }
+    // As square as can be, so that few cubes find nothing to do.
+    let second = cubes.div_ceil(along);
+    CubeCount::Static(cubes.div_ceil(second) as u32, second as u32, 1)
+}

@@ -1,0 +1,162 @@
+//! How a problem is cut for a device: rows of a cube, keys of a block, runs of keys, columns of a launch.
+
+use attn_core::Problem;
+use burn_cubecl::cubecl::ir::HardwareProperties;
+
+/// How a problem is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiles {
+    /// Units of a cube.
+    pub units: usize,
+    /// Rows of a unit.
+    pub rows: usize,
+    /// Keys whose scores a unit holds at once.
+    pub block: usize,
+    /// Heads whose rows share a tile: all that read one key/value head, or 1.
+    pub packed: usize,
+    /// Tiles of `packed` heads' rows.
+    pub tiles: usize,
+    /// Runs of keys, each a cube of its own.
+    pub splits: usize,
+    /// Keys of a run.
+    pub run: usize,
+    /// Columns of the output that one launch makes at most.
+    pub columns: usize,
+}
+
+/// Rows of a tile where there are enough: two warps of NVIDIA's, one wavefront of AMD's.
+const ROWS: usize = 64;
+/// Keys of a block at most: eight scores are eight chains of multiply-adds, which hide their latency.
+const BLOCK: usize = 8;
+/// Multiply-adds of a unit and a block, times two, that are unrolled: what drivers compile in seconds.
+const UNROLLED: usize = 1024;
+/// The widest output row that a unit keeps: 256 registers or 1 KiB of private memory; wider ones take several launches.
+const COLUMNS: usize = 256;
+/// Rows of a unit on a software driver, where each load is a loop over the units: so many rows share one.
+const SOFTWARE_ROWS: usize = 4;
+/// Keys of the shortest run: below, joining costs more than it gains.
+const SHORTEST_RUN: usize = 256;
+/// Cubes that fill a device whose size is unknown: four for each of 32 processors.
+const FILLING: usize = 128;
+/// Cubes for each processor where their number is known.
+const CUBES_PER_PROCESSOR: usize = 4;
+/// Runs at most: their results are joined by one unit.
+const MOST_SPLITS: usize = 128;
+
+impl Tiles {
+    /// The cut of `problem` on a device with these properties.
+    pub fn of(problem: &Problem, hardware: &HardwareProperties) -> Self {
+        // A few queries of heads that share keys fill a tile together, so that keys are read once for all of them.
+        let group = problem.group();
+        let packed = if group * problem.query_len <= ROWS { group } else { 1 };
+        let rows = problem.query_len * packed;
+        let columns = problem.value_dim.min(COLUMNS);
+        let budget = (UNROLLED / (problem.head_dim + columns)).max(1);
+        let least = (hardware.plane_size_max as usize).clamp(1, 32);
+        let own = if is_software(hardware) && rows > least { SOFTWARE_ROWS.min(budget) } else { 1 };
+        let block = (budget / own).clamp(1, if own > 1 { 2 } else { BLOCK });
+        let most = (hardware.max_units_per_cube as usize).min(hardware.max_cube_dim.0 as usize).max(1);
+        let units = rows.div_ceil(own).next_power_of_two().clamp(least, (ROWS / own).max(least)).min(most);
+        let tiles = rows.div_ceil(units * own);
+        let cubes = tiles * problem.batch * (problem.heads / packed);
+        let (splits, run) = splits(cubes, block, problem, hardware);
+        Self { units, rows: own, block, packed, tiles, splits, run, columns }
+    }
+
+    /// Cubes of a launch.
+    pub fn cubes(&self, problem: &Problem) -> usize {
+        self.tiles * self.splits * problem.batch * (problem.heads / self.packed)
+    }
+}
+
+/// Runs of keys and the length of one: enough for every processor to have work, each long enough to be worth it.
+fn splits(cubes: usize, block: usize, problem: &Problem, hardware: &HardwareProperties) -> (usize, usize) {
+    let filling = match (hardware.num_streaming_multiprocessors, hardware.num_cpu_cores) {
+        (Some(processors), _) | (None, Some(processors)) => processors as usize * CUBES_PER_PROCESSOR,
+        (None, None) => FILLING,
+    };
+    let keys = problem.bands.iter().map(|band| band.keys).max().unwrap_or(0);
+    // A window bounds what a row sees, and so what is to be divided.
+    let seen = problem.bands.iter().map(|band| band.keys_of_rows(0..problem.query_len).len()).max().unwrap_or(0);
+    let wanted = filling.div_ceil(cubes.max(1)).min(seen / SHORTEST_RUN).clamp(1, MOST_SPLITS);
+    let run = keys.div_ceil(wanted).next_multiple_of(block).max(block);
+    (keys.div_ceil(run).max(1), run)
+}
+
+/// Whether this is a CPU in a GPU's place: it reports planes of eight units and no other, as llvmpipe does, whose vectors are so long.
+fn is_software(hardware: &HardwareProperties) -> bool {
+    hardware.plane_size_max == 8
+}
+
+#[cfg(test)]
+mod tests {
+    use attn_core::AttentionSpec;
+    use attn_core::{ProblemInputs, TensorInfo};
+    use burn_backend::DType;
+
+    use super::*;
+
+    fn problem(heads: usize, kv_heads: usize, lengths: [usize; 2], dim: usize) -> Problem {
+        let info = |shape: [usize; 4]| TensorInfo { shape: shape.to_vec(), dtype: DType::F32 };
+        let inputs = ProblemInputs {
+            query: info([2, heads, lengths[0], dim]),
+            key: info([2, kv_heads, lengths[1], dim]),
+            value: info([2, kv_heads, lengths[1], dim]),
+            mask: None,
+            bias: None,
+            alibi_slopes: None,
+            sinks: None,
+            kv_lens: None,
+        };
+        Problem::new(&AttentionSpec::default(), &inputs).unwrap()
+    }
+
+    fn hardware(plane: u32, processors: Option<u32>) -> HardwareProperties {
+        HardwareProperties {
+            load_width: 128,
+            vector_register_count: None,
+            plane_size_min: plane,
+            plane_size_max: plane,
+            max_bindings: 31,
+            max_shared_memory_size: 16384,
+            max_cube_count: (65535, 65535, 65535),
+            max_units_per_cube: 256,
+            max_cube_dim: (256, 256, 64),
+            num_streaming_multiprocessors: processors,
+            num_cpu_cores: None,
+            last_level_cache_size: None,
+            num_tensor_cores: None,
+            min_tensor_cores_dim: None,
+            max_vector_size: 4,
+            cube_mma_reserved_shared_memory: 0,
+        }
+    }
+
+    #[test]
+    fn tiles_cover_all_rows_and_runs_all_keys() {
+        for (heads, kv_heads) in [(8, 8), (8, 2), (32, 1)] {
+            for lengths in [[1, 1], [1, 4000], [3, 257], [63, 64], [64, 65], [65, 9], [1000, 5000], [1 << 20, 7]] {
+                for dim in [1, 64, 128, 500] {
+                    for plane in [1, 8, 32, 64] {
+                        let problem = problem(heads, kv_heads, lengths, dim);
+                        let tiles = Tiles::of(&problem, &hardware(plane, Some(132)));
+                        assert!(tiles.tiles * tiles.units * tiles.rows >= lengths[0] * tiles.packed, "{tiles:?}");
+                        assert!(tiles.splits * tiles.run >= lengths[1], "{tiles:?}");
+                        assert!((tiles.splits - 1) * tiles.run < lengths[1], "{tiles:?}");
+                        assert!(tiles.packed == 1 || tiles.packed == heads / kv_heads, "{tiles:?}");
+                        assert!(tiles.units <= 256 && tiles.block >= 1 && tiles.columns <= COLUMNS, "{tiles:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn decoding_fills_the_device_and_prefill_does_not_split() {
+        let hardware = hardware(32, Some(132));
+        let decode = Tiles::of(&problem(32, 8, [1, 32768], 128), &hardware);
+        assert_eq!(decode.packed, 4);
+        assert!(decode.cubes(&problem(32, 8, [1, 32768], 128)) >= 4 * 132, "{decode:?}");
+        assert_eq!(Tiles::of(&problem(32, 8, [4096, 4096], 128), &hardware).splits, 1);
+    }
+}

@@ -1,0 +1,35 @@
+//! Attention on Burn's CubeCL backend, one set of kernels for wgpu (Vulkan, Metal, WebGPU), CUDA and ROCm.
+//!
+//! ```text
+//! kernel.rs      the kernel `cube`: what it serves, and a forward pass from inputs to outputs
+//! host/          what is decided before a launch: tiles, splits, bands, arguments
+//! device/        what runs on the device: the pass over the keys, the score, the merging of splits
+//! ```
+//!
+//! The forward pass of the whole contract is one fused kernel in linear memory, on any adapter: it needs no subgroups, no shared
+//! memory and no f16 arithmetic. The backward pass is the composite.
+
+mod device;
+mod host;
+mod kernel;
+
+use attn_core::AttentionKernel;
+use attn_core::composite::Composite;
+
+pub use burn_cubecl::{CubeBackend, CubeDevice};
+pub use kernel::Cube;
+
+/// The kernels of this backend, the preferred one first.
+pub static KERNELS: &[&dyn AttentionKernel<CubeBackend>] = &[&Cube, &Composite];
+
+/// Whether a CUDA device is there.
+#[cfg(feature = "cuda")]
+pub fn has_cuda() -> bool {
+    CubeDevice::enumerate_all().iter().any(|device| matches!(device, CubeDevice::Cuda(_)))
+}
+
+/// Whether a ROCm device is there.
+#[cfg(feature = "rocm")]
+pub fn has_rocm() -> bool {
+    CubeDevice::enumerate_all().iter().any(|device| matches!(device, CubeDevice::Hip(_)))
+}

@@ -1,0 +1,140 @@
+//! Attention on `Fusion<CubeBackend>`, the GPU backend that puts off its operations to fuse them.
+//!
+//! The kernel's launch is one operation among those that are put off; its inputs are made before it runs, as for any other. All
+//! that may be refused is refused before it is put off, by the kernel itself; what the driver then says against it comes when
+//! the output is read, as with every operation of that backend. The composite needs nothing: it is made of Burn's operations.
+
+use std::sync::Arc;
+
+use attn_core::composite::Composite;
+use attn_core::plan::Kernels;
+use attn_core::{
+    AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Polarity, Problem, Upstream,
+    Wanted,
+};
+use attn_wgpu::{Cube, CubeBackend, CubeDevice};
+use burn::backend::fusion::Fusion;
+use burn::backend::fusion::custom::TensorSpec;
+use burn::backend::{Backend, backend_extension};
+use burn::tensor::{DType, FloatDType, Shape};
+
+use crate::dispatch::{
+    AttentionBackend, Call, CallMetadata, MaybeBool, MaybeFloat, MaybeFloatMetadata, Outcome, OutcomeMetadata,
+};
+
+/// The operation that is put off.
+#[backend_extension(Cube, Fusion)]
+pub trait DeferredForward: Backend {
+    /// The kernel's forward pass.
+    #[fusion(meta = promised)]
+    fn deferred_forward(#[extension_type] call: Call<Self>) -> Outcome<Self>;
+}
+
+impl DeferredForward for CubeBackend {
+    fn deferred_forward(call: Call<Self>) -> Outcome<Self> {
+        let (problem, lse) = (call.problem.clone(), call.lse);
+        Cube.forward(&problem, call.into_inputs(), lse).into()
+    }
+}
+
+/// Shapes and types of what the operation will give.
+fn promised(call: &CallMetadata) -> OutcomeMetadata {
+    let problem = &call.problem;
+    let rows = [problem.batch, problem.heads, problem.query_len];
+    let out = Shape::new([rows[0], rows[1], rows[2], problem.value_dim]);
+    let lse = match call.lse {
+        true => MaybeFloatMetadata::Given(TensorSpec::new(Shape::new(rows), wide(problem))),
+        false => MaybeFloatMetadata::Absent,
+    };
+    OutcomeMetadata::Done { out: TensorSpec::new(out, problem.dtype.into()), lse }
+}
+
+fn wide(problem: &Problem) -> DType {
+    match problem.accumulation() {
+        FloatDType::F64 => DType::F64,
+        _ => DType::F32,
+    }
+}
+
+/// The kernel `cube`, put off.
+#[derive(Debug, Clone, Copy)]
+struct Deferred;
+
+impl AttentionKernel<Fusion<CubeBackend>> for Deferred {
+    fn name(&self) -> &'static str {
+        AttentionKernel::<CubeBackend>::name(&Cube)
+    }
+
+    fn supports(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), String> {
+        Cube.supports(device, problem, pass)
+    }
+
+    fn workspace_bytes(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> u64 {
+        Cube.workspace_bytes(device, problem, pass)
+    }
+
+    fn forward(
+        &self,
+        problem: &Problem,
+        inputs: AttentionInputs<Fusion<CubeBackend>>,
+        lse: bool,
+    ) -> Result<AttentionOutputs<Fusion<CubeBackend>>, AttentionError> {
+        self.refuse(&inputs, problem, Pass::Forward)?;
+        let (mask, polarity) = match inputs.mask {
+            Some(mask) => {
+                let (tensor, polarity) = mask.into_parts();
+                (MaybeBool::Given(tensor), polarity)
+            }
+            None => (MaybeBool::Absent, Polarity::Keep),
+        };
+        let outcome = Fusion::<CubeBackend>::deferred_forward(Call {
+            query: inputs.query,
+            key: inputs.key,
+            value: inputs.value,
+            mask,
+            bias: MaybeFloat::new(inputs.bias),
+            alibi_slopes: MaybeFloat::new(inputs.alibi_slopes),
+            sinks: MaybeFloat::new(inputs.sinks),
+            polarity,
+            problem: Arc::new(problem.clone()),
+            choice: Default::default(),
+            lse,
+        });
+        match outcome {
+            Outcome::Done { out, lse } => Ok(AttentionOutputs { out, lse: lse.into_option() }),
+            Outcome::Failed(error) => Err(error),
+        }
+    }
+
+    fn backward(
+        &self,
+        problem: &Problem,
+        inputs: AttentionInputs<Fusion<CubeBackend>>,
+        _upstream: Upstream<Fusion<CubeBackend>>,
+        _wanted: Wanted,
+    ) -> Result<Gradients<Fusion<CubeBackend>>, AttentionError> {
+        self.refuse(&inputs, problem, Pass::Backward)?;
+        let reason = "its backward pass is not put off".to_string();
+        Err(AttentionError::Unsupported { kernel: AttentionKernel::<CubeBackend>::name(&Cube).to_string(), reason })
+    }
+}
+
+impl Deferred {
+    fn refuse(
+        &self,
+        inputs: &AttentionInputs<Fusion<CubeBackend>>,
+        problem: &Problem,
+        pass: Pass,
+    ) -> Result<(), AttentionError> {
+        let kernel = AttentionKernel::<CubeBackend>::name(&Cube).to_string();
+        Cube.supports(inputs.query.client.device(), problem, pass)
+            .map_err(|reason| AttentionError::Unsupported { kernel, reason })
+    }
+}
+
+impl AttentionBackend for Fusion<CubeBackend> {
+    fn kernels() -> Kernels<'static, Self> {
+        static KERNELS: &[&dyn AttentionKernel<Fusion<CubeBackend>>] = &[&Deferred, &Composite];
+        KERNELS
+    }
+}
