@@ -32,7 +32,7 @@ struct Step {
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { name: "lockfile", what: "Cargo.lock is what the manifests ask for", run: lockfile },
     Step { name: "fmt", what: "rustfmt has nothing to change", run: fmt },
     Step { name: "tidy", what: "module comments, crate arrows, lengths, unsafe, host names", run: tidy },
@@ -40,6 +40,7 @@ const STEPS: [Step; 11] = [
     Step { name: "clippy", what: "clippy and the compiler warn of nothing", run: clippy },
     Step { name: "docs", what: "rustdoc warns of nothing", run: docs },
     Step { name: "alone", what: "attn-core builds with its own dependencies alone", run: alone },
+    Step { name: "fusion", what: "the GPU backend builds with Burn's fusion of operations, too", run: fusion },
     Step { name: "test", what: "every test passes on every backend here", run: tests },
     Step { name: "verify", what: "every case passes on every backend and kernel path here", run: cases },
     Step { name: "deny", what: "licences, sources and bans of the dependencies", run: deny::check },
@@ -115,6 +116,12 @@ fn docs() -> Result<()> {
 
 fn alone() -> Result<()> {
     workspace::demand(workspace::cargo("check").args(["--package", "attn-core"]))
+}
+
+/// With `fusion` Burn's dispatch calls another type, for which other code of ours stands.
+fn fusion() -> Result<()> {
+    let selected = ["--package=burn-attn", "--no-default-features", "--features=wgpu,fusion"];
+    workspace::demand(workspace::cargo("check").args(selected))
 }
 
 fn tests() -> Result<()> {

@@ -3,7 +3,8 @@
 use attn_core::{
     AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Problem, Upstream, Wanted,
 };
-use burn_backend::FloatDType;
+use burn_backend::{Backend, FloatDType};
+use burn_cubecl::cubecl::ir::AddressType;
 use burn_cubecl::{CubeBackend, CubeDevice};
 
 use crate::host::arguments::LARGEST;
@@ -92,10 +93,34 @@ fn supports(device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), St
     if problem.alibi && problem.bands.iter().any(|band| band.offset.abs() >= LARGEST) {
         return Err(format!("ALiBi at positions of {LARGEST} and more"));
     }
-    let most = device.client().properties().hardware.max_bindings;
+    if !CubeBackend::supports_dtype(device, problem.dtype.into()) {
+        return Err(format!("the device has no {:?}", problem.dtype));
+    }
+    let client = device.client();
+    let properties = client.properties();
+    let most = properties.hardware.max_bindings;
     let needed = bindings(problem);
     if needed > most {
         return Err(format!("it binds {needed} buffers, the device takes {most}"));
+    }
+    let tiles = Tiles::of(problem, &properties.hardware);
+    let (along, up, _) = properties.hardware.max_cube_count;
+    let most = u64::from(along) * u64::from(up).min(u64::from(along));
+    fits(problem, &tiles, properties.features.supports_address(AddressType::U64), most)
+}
+
+/// Whether every index fits the addresses that the device has, and the cubes their two axes.
+fn fits(problem: &Problem, tiles: &Tiles, wide: bool, most_cubes: u64) -> Result<(), String> {
+    let product = |factors: [usize; 4]| factors.iter().map(|&factor| factor as u128).product::<u128>();
+    let dim = problem.head_dim.max(problem.value_dim);
+    let rows = product([problem.batch, problem.heads, problem.query_len, dim]) * tiles.splits as u128;
+    let largest = rows.max(product([problem.batch, problem.kv_heads, problem.key_len, dim]));
+    if !wide && largest > u128::from(u32::MAX) {
+        return Err(format!("a tensor of {largest} elements, where the device counts to 2³²"));
+    }
+    let cubes = product([tiles.tiles, tiles.splits, problem.batch, problem.heads / tiles.packed]);
+    if cubes > u128::from(most_cubes) || cubes > u128::from(u32::MAX) {
+        return Err(format!("{cubes} cubes, where the device takes {most_cubes}"));
     }
     Ok(())
 }
@@ -104,4 +129,46 @@ fn supports(device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), St
 fn bindings(problem: &Problem) -> u32 {
     let given = [problem.mask.is_some(), problem.bias.is_some(), problem.alibi, problem.sinks];
     7 + given.into_iter().map(u32::from).sum::<u32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use attn_core::{AttentionSpec, ProblemInputs, TensorInfo};
+    use burn_backend::DType;
+
+    use super::*;
+
+    fn problem([batch, heads, query_len, key_len, dim]: [usize; 5]) -> Problem {
+        let info = |length| TensorInfo { shape: vec![batch, heads, length, dim], dtype: DType::F16 };
+        let inputs = ProblemInputs {
+            query: info(query_len),
+            key: info(key_len),
+            value: info(key_len),
+            mask: None,
+            bias: None,
+            alibi_slopes: None,
+            sinks: None,
+            kv_lens: None,
+        };
+        Problem::new(&AttentionSpec::default(), &inputs).expect("it is a problem")
+    }
+
+    fn tiles(splits: usize) -> Tiles {
+        Tiles { units: 64, rows: 1, block: 8, packed: 1, tiles: 1, splits, run: 8, columns: 64 }
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_and_says_how_large() {
+        let long = problem([1, 1, 1, 1 << 26, 64]);
+        let refused = fits(&long, &tiles(1), false, 1 << 30).expect_err("2³² elements are one too many for u32");
+        assert!(refused.contains("4294967296"), "{refused}");
+        assert!(fits(&long, &tiles(1), true, 1 << 30).is_ok());
+        let fewer = problem([1, 1, 1, (1 << 26) - 1, 64]);
+        assert!(fits(&fewer, &tiles(1), false, 1 << 30).is_ok());
+        // The partial results count as well.
+        assert!(fits(&problem([1, 1, 1 << 25, 1, 64]), &tiles(2), false, 1 << 30).is_err());
+        let many = problem([1 << 16, 1 << 16, 1, 1, 1]);
+        assert!(fits(&many, &tiles(1), true, u64::from(u32::MAX)).is_err());
+        assert!(fits(&problem([4, 5, 1, 1, 1]), &tiles(1), true, 19).is_err());
+    }
 }

@@ -18,9 +18,9 @@ fn every_engine_reproduces_every_shared_case() {
     let total = report.total();
     assert_eq!(total.failed, 0, "{}", report.notes());
     assert!(total.passed >= 75, "{}", report.last_line());
-    // Nothing is skipped but for want of tensors of the type, and only NdArray lacks any.
+    // Nothing is skipped but for want of tensors of the type, and only NdArray and some adapters lack any.
     for judgement in report.judgements.iter().filter(|judgement| matches!(judgement.verdict, Verdict::Skipped(_))) {
-        assert_eq!(judgement.engine, "ndarray", "{judgement:?}");
+        assert!(["ndarray", "wgpu"].contains(&judgement.engine), "{judgement:?}");
         assert!(judgement.family.starts_with("low_"), "{judgement:?}");
     }
 }
