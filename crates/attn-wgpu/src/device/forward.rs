@@ -12,7 +12,8 @@
 //! ```
 //!
 //! No unit talks to another: no shared memory, no barrier, no subgroups; a key's address is the same for all units of a cube, so
-//! that one load serves them. Loops over a row are unrolled, for only what has a fixed place is kept in registers. Scores are never stored. With several splits a cube's result is partial, and `merge.rs` joins them.
+//! that one load serves them. Loops over a row are unrolled, for only what has a fixed place is kept in registers. Scores are
+//! never stored. With several splits a cube's result is partial, and `merge.rs` joins them.
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
@@ -83,9 +84,9 @@ fn place(cube: usize, scalars: &Scalars) -> Place {
     Place { batch: rest / bundles, first_head, kv_head: first_head / scalars.group, tile, split }
 }
 
-/// The kernel. Shapes: query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, mask and bias `[B, H, Sq, Sk]` by strides that may
-/// be 0, slopes and sinks `[H]`, bands `[B, 4]` of offset, lower and upper bound of `j − i`, and keys; out `[splits, B, H, Sq, E]` contiguous,
-/// lse `[splits, B, H, Sq]`.
+/// The kernel. Shapes: query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, mask and bias `[B, H, Sq, Sk]` by strides
+/// that may be 0, slopes and sinks `[H]`, bands `[B, 4]` of offset, lower and upper bound of `j − i`, and keys; out
+/// `[splits, B, H, Sq, E]` contiguous, lse `[splits, B, H, Sq]`.
 #[cube(launch, address_type = "dynamic")]
 pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
     query: &Tensor<Vector<F, N>>,

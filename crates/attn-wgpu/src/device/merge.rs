@@ -9,8 +9,8 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-/// The kernel, a unit for each vector of the output. `parts` `[splits, rows, E]` and `lses` `[splits, rows]` in f32, contiguous; rows are those of
-/// `[B, H, Sq]`.
+/// The kernel, a unit for each vector of the output. `parts` `[splits, rows, E]` and `lses` `[splits, rows]` in f32, contiguous;
+/// rows are those of `[B, H, Sq]`.
 #[cube(launch, address_type = "dynamic")]
 pub fn attention_merge<F: Float, O: Float, W: Size>(
     parts: &Tensor<Vector<f32, W>>,
