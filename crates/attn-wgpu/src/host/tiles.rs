@@ -76,22 +76,21 @@ fn splits(cubes: usize, block: usize, problem: &Problem, hardware: &HardwareProp
         (None, None) => FILLING,
     };
     let keys = problem.bands.iter().map(|band| band.keys).max().unwrap_or(0);
-    // A window bounds what a row sees, and so what is to be divided.
+    // A window bounds what a row sees, and so how many runs are worth it.
     let seen = problem.bands.iter().map(|band| band.keys_of_rows(0..problem.query_len).len()).max().unwrap_or(0);
     let wanted = filling.div_ceil(cubes.max(1)).min(seen / SHORTEST_RUN).clamp(1, MOST_SPLITS);
     let run = keys.div_ceil(wanted).next_multiple_of(block).max(block);
     (keys.div_ceil(run).max(1), run)
 }
 
-/// Whether this is a CPU in a GPU's place: it reports planes of eight units and no other, as llvmpipe does, whose vectors are so long.
+/// Whether this is a CPU in a GPU's place: planes of at most eight units, as llvmpipe reports, whose vectors are so long.
 fn is_software(hardware: &HardwareProperties) -> bool {
     hardware.plane_size_max == 8
 }
 
 #[cfg(test)]
 mod tests {
-    use attn_core::AttentionSpec;
-    use attn_core::{ProblemInputs, TensorInfo};
+    use attn_core::{AttentionSpec, ProblemInputs, TensorInfo};
     use burn_backend::DType;
 
     use super::*;
