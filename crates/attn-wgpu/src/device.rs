@@ -9,4 +9,6 @@
 
 pub mod forward;
 pub mod merge;
+pub mod place;
+pub mod probe;
 pub mod score;

@@ -2,4 +2,5 @@
 
 pub mod arguments;
 pub mod launch;
+pub mod machine;
 pub mod tiles;

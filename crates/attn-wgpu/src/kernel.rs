@@ -9,6 +9,7 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 
 use crate::host::arguments::LARGEST;
 use crate::host::launch::{self, Operands};
+use crate::host::machine::Machine;
 use crate::host::tiles::Tiles;
 
 /// Fused attention on any device of CubeCL's runtimes.
@@ -28,8 +29,7 @@ impl AttentionKernel<CubeBackend> for Cube {
     }
 
     fn workspace_bytes(&self, device: &CubeDevice, problem: &Problem, _pass: Pass) -> u64 {
-        let client = device.client();
-        let tiles = Tiles::of(problem, &client.properties().hardware);
+        let tiles = Tiles::of(problem, &Machine::of(device));
         let bands = problem.batch as u64 * 16;
         if tiles.splits == 1 || problem.is_empty() {
             return bands;
@@ -47,7 +47,7 @@ impl AttentionKernel<CubeBackend> for Cube {
         let device = inputs.query.device.clone();
         supports(&device, problem, Pass::Forward).map_err(refusal)?;
         let client = device.client();
-        let tiles = Tiles::of(problem, &client.properties().hardware);
+        let tiles = Tiles::of(problem, &Machine::of(&device));
         let operands = Operands::new(problem, inputs);
         let (out, found) = launch::forward(problem, &operands, &tiles, lse);
         // A launch that the driver refused has left its mark on what it should have written.
@@ -103,7 +103,7 @@ fn supports(device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), St
     if needed > most {
         return Err(format!("it binds {needed} buffers, the device takes {most}"));
     }
-    let tiles = Tiles::of(problem, &properties.hardware);
+    let tiles = Tiles::of(problem, &Machine::of(device));
     let (along, up, _) = properties.hardware.max_cube_count;
     let most = u64::from(along) * u64::from(up).min(u64::from(along));
     fits(problem, &tiles, properties.features.supports_address(AddressType::U64), most)
@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn tiles(splits: usize) -> Tiles {
-        Tiles { units: 64, rows: 1, block: 8, packed: 1, tiles: 1, splits, run: 8, columns: 64 }
+        Tiles { units: 64, rows: 1, block: 8, edge: 8, plane: 0, packed: 1, tiles: 1, splits, run: 8, columns: 64 }
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! kernel.rs      the kernel `cube`: what it serves, and a forward pass from inputs to outputs
-//! host/          what is decided before a launch: tiles, splits, bands, arguments
+//! host/          what is decided before a launch: tiles, splits, bands, arguments, and what a device is
 //! device/        what runs on the device: the pass over the keys, the score, the merging of splits
+//! adapters.rs    which devices are here
 //! ```
 //!
 //! The forward pass of the whole contract is one fused kernel in linear memory, on any adapter: it needs no subgroups, no shared
 //! memory and no f16 arithmetic. The backward pass is the composite.
 
+mod adapters;
 mod device;
 mod host;
 mod kernel;
@@ -16,6 +18,7 @@ mod kernel;
 use attn_core::AttentionKernel;
 use attn_core::composite::Composite;
 
+pub use adapters::{Adapter, adapters};
 pub use burn_cubecl::{CubeBackend, CubeDevice};
 pub use kernel::Cube;
 

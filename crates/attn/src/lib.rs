@@ -40,6 +40,8 @@ pub mod nn;
 pub use attention::{Attention, AttentionOutput};
 pub use attn_core::composite::Selection;
 pub use attn_core::{Alignment, AttentionError, AttentionSpec, KernelChoice, Mask, PassPlan, Plan, Polarity, Window};
+#[cfg(feature = "cubecl")]
+pub use attn_wgpu::{Adapter, adapters};
 pub use device::{BACKENDS, device};
 pub use dispatch::AttentionBackend;
 pub use functions::{apply_weights, attention, merge};

@@ -72,3 +72,26 @@ pub fn score<F: Float>(
     }
     s
 }
+
+/// Whether key `j`, which lies at `key_at`, is seen: the band and the mask; a bias hides by its −∞.
+#[cube]
+pub fn seen<M: Numeric>(
+    key_at: usize,
+    j: i32,
+    end: i32,
+    row: &Score,
+    mask: &ComptimeOption<&Tensor<M>>,
+    #[comptime] options: Options,
+) -> bool {
+    let mut seen = j >= row.first && j <= row.last && j < end;
+    #[comptime]
+    if let ComptimeOption::Some(mask) = mask {
+        let given = mask[row.mask_at + key_at * mask.stride(3)] != M::from_int(0);
+        if comptime!(options.keep) {
+            seen = seen && given;
+        } else {
+            seen = seen && !given;
+        }
+    }
+    seen
+}

@@ -7,8 +7,9 @@ use burn_cubecl::cubecl::{CubeCount, CubeDim};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::device::forward::{Config, ScalarsLaunch, attention_forward};
+use crate::device::forward::{Config, attention_forward};
 use crate::device::merge::attention_merge;
+use crate::device::place::ScalarsLaunch;
 use crate::device::score::Options;
 use crate::host::arguments::{bands, element, rows, scores_bool, scores_float, width};
 use crate::host::tiles::Tiles;
@@ -113,6 +114,8 @@ fn pass(
             columns,
             rows: tiles.rows,
             block: tiles.block,
+            edge: tiles.edge,
+            plane: tiles.plane,
             options: Options {
                 softcap: problem.softcap.is_some(),
                 alibi: problem.alibi,

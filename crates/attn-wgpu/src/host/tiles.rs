@@ -1,7 +1,8 @@
 //! How a problem is cut for a device: rows of a cube, keys of a block, runs of keys, columns of a launch.
 
 use attn_core::Problem;
-use burn_cubecl::cubecl::ir::HardwareProperties;
+
+use crate::host::machine::Machine;
 
 /// How a problem is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,10 @@ pub struct Tiles {
     pub rows: usize,
     /// Keys whose scores a unit holds at once.
     pub block: usize,
+    /// The same where some of them are hidden.
+    pub edge: usize,
+    /// Units that load keys for each other; 0 where each loads its own.
+    pub plane: usize,
     /// Heads whose rows share a tile: all that read one key/value head, or 1.
     pub packed: usize,
     /// Tiles of `packed` heads' rows.
@@ -30,10 +35,13 @@ const ROWS: usize = 64;
 const BLOCK: usize = 8;
 /// Multiply-adds of a unit and a block, times two, that are unrolled: what drivers compile in seconds.
 const UNROLLED: usize = 1024;
+/// The same on a software driver.
+const SOFTWARE_UNROLLED: usize = 2048;
+/// Rows of a unit and keys of a block on a software driver, which multiplies what it has loaded without help of its own: so many
+/// sums are the accumulators that AVX-512 has registers for.
+const SOFTWARE_TILE: usize = 4;
 /// The widest output row that a unit keeps: 256 registers or 1 KiB of private memory; wider ones take several launches.
 const COLUMNS: usize = 256;
-/// Rows of a unit on a software driver, where each load is a loop over the units: so many rows share one.
-const SOFTWARE_ROWS: usize = 4;
 /// Keys of the shortest run: below, joining costs more than it gains.
 const SHORTEST_RUN: usize = 256;
 /// Cubes that fill a device whose size is unknown: four for each of 32 processors.
@@ -44,23 +52,32 @@ const CUBES_PER_PROCESSOR: usize = 4;
 const MOST_SPLITS: usize = 128;
 
 impl Tiles {
-    /// The cut of `problem` on a device with these properties.
-    pub fn of(problem: &Problem, hardware: &HardwareProperties) -> Self {
+    /// The cut of `problem` on `machine`.
+    pub fn of(problem: &Problem, machine: &Machine) -> Self {
+        let hardware = &machine.hardware;
         // A few queries of heads that share keys fill a tile together, so that keys are read once for all of them.
         let group = problem.group();
         let packed = if group * problem.query_len <= ROWS { group } else { 1 };
         let rows = problem.query_len * packed;
         let columns = problem.value_dim.min(COLUMNS);
-        let budget = (UNROLLED / (problem.head_dim + columns)).max(1);
         let least = (hardware.plane_size_max as usize).clamp(1, 32);
-        let own = if is_software(hardware) && rows > least { SOFTWARE_ROWS.min(budget) } else { 1 };
-        let block = (budget / own).clamp(1, if own > 1 { 2 } else { BLOCK });
+        let unrolled = if machine.is_software { SOFTWARE_UNROLLED } else { UNROLLED };
+        let budget = (unrolled / (problem.head_dim + columns)).max(1);
+        let (own, most_keys) = if machine.is_software && rows > least {
+            (rows.div_ceil(least).min(SOFTWARE_TILE).min(budget), SOFTWARE_TILE)
+        } else {
+            (1, BLOCK)
+        };
+        let block = (budget / own).clamp(1, most_keys);
+        // A second block of another length costs a driver little where it is one key, and a GPU time where it is not whole.
+        let edge = if machine.is_software { 1 } else { block };
         let most = (hardware.max_units_per_cube as usize).min(hardware.max_cube_dim.0 as usize).max(1);
         let units = rows.div_ceil(own).next_power_of_two().clamp(least, (ROWS / own).max(least)).min(most);
         let tiles = rows.div_ceil(units * own);
         let cubes = tiles * problem.batch * (problem.heads / packed);
-        let (splits, run) = splits(cubes, block, problem, hardware);
-        Self { units, rows: own, block, packed, tiles, splits, run, columns }
+        let (splits, run) = splits(cubes, block, problem, machine);
+        let plane = if units % machine.broadcasts.max(1) == 0 { machine.broadcasts } else { 0 };
+        Self { units, rows: own, block, edge, plane, packed, tiles, splits, run, columns }
     }
 
     /// Cubes of a launch.
@@ -70,7 +87,8 @@ impl Tiles {
 }
 
 /// Runs of keys and the length of one: enough for every processor to have work, each long enough to be worth it.
-fn splits(cubes: usize, block: usize, problem: &Problem, hardware: &HardwareProperties) -> (usize, usize) {
+fn splits(cubes: usize, block: usize, problem: &Problem, machine: &Machine) -> (usize, usize) {
+    let hardware = &machine.hardware;
     let filling = match (hardware.num_streaming_multiprocessors, hardware.num_cpu_cores) {
         (Some(processors), _) | (None, Some(processors)) => processors as usize * CUBES_PER_PROCESSOR,
         (None, None) => FILLING,
@@ -83,15 +101,11 @@ fn splits(cubes: usize, block: usize, problem: &Problem, hardware: &HardwareProp
     (keys.div_ceil(run).max(1), run)
 }
 
-/// Whether this is a CPU in a GPU's place: planes of at most eight units, as llvmpipe reports, whose vectors are so long.
-fn is_software(hardware: &HardwareProperties) -> bool {
-    hardware.plane_size_max == 8
-}
-
 #[cfg(test)]
 mod tests {
     use attn_core::{AttentionSpec, ProblemInputs, TensorInfo};
     use burn_backend::DType;
+    use burn_cubecl::cubecl::ir::HardwareProperties;
 
     use super::*;
 
@@ -110,8 +124,8 @@ mod tests {
         Problem::new(&AttentionSpec::default(), &inputs).unwrap()
     }
 
-    fn hardware(plane: u32, processors: Option<u32>) -> HardwareProperties {
-        HardwareProperties {
+    fn machine(plane: u32, processors: Option<u32>) -> Machine {
+        let hardware = HardwareProperties {
             load_width: 128,
             vector_register_count: None,
             plane_size_min: plane,
@@ -128,7 +142,10 @@ mod tests {
             min_tensor_cores_dim: None,
             max_vector_size: 4,
             cube_mma_reserved_shared_memory: 0,
-        }
+        };
+        let is_software = plane == 8;
+        let broadcasts = if is_software { 8 } else { 0 };
+        Machine { hardware, is_software, broadcasts }
     }
 
     #[test]
@@ -138,11 +155,13 @@ mod tests {
                 for dim in [1, 64, 128, 500] {
                     for plane in [1, 8, 32, 64] {
                         let problem = problem(heads, kv_heads, lengths, dim);
-                        let tiles = Tiles::of(&problem, &hardware(plane, Some(132)));
+                        let tiles = Tiles::of(&problem, &machine(plane, Some(132)));
                         assert!(tiles.tiles * tiles.units * tiles.rows >= lengths[0] * tiles.packed, "{tiles:?}");
                         assert!(tiles.splits * tiles.run >= lengths[1], "{tiles:?}");
                         assert!((tiles.splits - 1) * tiles.run < lengths[1], "{tiles:?}");
                         assert!(tiles.packed == 1 || tiles.packed == heads / kv_heads, "{tiles:?}");
+                        assert!(tiles.plane == 0 || tiles.units.is_multiple_of(tiles.plane), "{tiles:?}");
+                        assert!(tiles.edge >= 1 && tiles.edge <= tiles.block, "{tiles:?}");
                         assert!(tiles.units <= 256 && tiles.block >= 1 && tiles.columns <= COLUMNS, "{tiles:?}");
                     }
                 }
@@ -152,10 +171,10 @@ mod tests {
 
     #[test]
     fn decoding_fills_the_device_and_prefill_does_not_split() {
-        let hardware = hardware(32, Some(132));
-        let decode = Tiles::of(&problem(32, 8, [1, 32768], 128), &hardware);
+        let machine = machine(32, Some(132));
+        let decode = Tiles::of(&problem(32, 8, [1, 32768], 128), &machine);
         assert_eq!(decode.packed, 4);
         assert!(decode.cubes(&problem(32, 8, [1, 32768], 128)) >= 4 * 132, "{decode:?}");
-        assert_eq!(Tiles::of(&problem(32, 8, [4096, 4096], 128), &hardware).splits, 1);
+        assert_eq!(Tiles::of(&problem(32, 8, [4096, 4096], 128), &machine).splits, 1);
     }
 }
