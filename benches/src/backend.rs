@@ -86,6 +86,19 @@ impl Backend {
         }
     }
 
+    /// What Burn's operation is called where it is made to take its way of separate operations, if there is another: GPU
+    /// backends with `autotune` take the fastest of their fused kernels.
+    pub fn unfused_name(self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Some("burn-wgpu-unfused"),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Some("burn-cuda-unfused"),
+            #[allow(unreachable_patterns, reason = "a build may have GPU backends alone")]
+            _ => None,
+        }
+    }
+
     /// The device that ours and Burn's operation run on.
     pub fn device(self) -> Device {
         match self {

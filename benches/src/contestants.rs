@@ -86,6 +86,7 @@ pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend]) -> Result<Vec
             peers.push(torch_sdpa::enter(shape, Arc::clone(&operands)));
         }
         if peer {
+            peers.extend(burn_op::enter_unfused(shape, backend, Arc::clone(&operands)));
             peers.push(burn_op::enter(shape, backend, operands));
         }
     }

@@ -25,6 +25,9 @@ struct Arguments {
     /// Which shapes.
     #[arg(long, default_value = "all")]
     suite: SuiteChoice,
+    /// Only shapes whose line in the report holds this, such as `1024×64` or `causal`.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Fewer rounds: a first look.
     #[arg(long)]
     quick: bool,
@@ -78,7 +81,8 @@ fn run(arguments: Arguments) -> Result<()> {
     backends.dedup();
     let out = arguments.out.unwrap_or_else(default_out);
     std::fs::create_dir_all(&out).with_context(|| format!("making the folder {}", out.display()))?;
-    let report = Session { backends, suites: arguments.suite.suites(), quick: arguments.quick, threads }.run()?;
+    let (suites, only, quick) = (arguments.suite.suites(), arguments.only, arguments.quick);
+    let report = Session { backends, suites, only, quick, threads }.run()?;
     println!("{}", tables(&report));
     report.write(&out)?;
     println!("{}", out.join("bench.html").display());

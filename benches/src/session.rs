@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::alloc::Watch;
 use crate::backend::{Backend, Memory};
@@ -24,6 +24,8 @@ pub struct Session {
     pub backends: Vec<Backend>,
     /// Suites, in order.
     pub suites: Vec<Suite>,
+    /// What the name of a shape must hold, if anything; `x` stands for `×`.
+    pub only: Option<String>,
     /// Fewer rounds, smaller buffers.
     pub quick: bool,
     /// Threads of the global pool.
@@ -41,7 +43,9 @@ impl Session {
             .iter()
             .flat_map(|&s| suite(s))
             .filter(|shape| self.backends.iter().any(|b| b.has_dtype(shape.dtype)))
+            .filter(|shape| self.only.as_ref().is_none_or(|part| holds(&shape.to_string(), part)))
             .collect();
+        ensure!(!shapes.is_empty(), "no shape of these suites and backends has {:?} in its name", self.only);
         let mut progress = Progress::new(shapes.len() + 2);
         progress.step("the machine's peaks");
         let mut peaks = Peaks::measure(self.threads, self.quick);
@@ -165,4 +169,22 @@ fn rows(shape: &Shape, contestants: &[Contestant], firsts: &[First], times: &[Ti
             row
         })
         .collect()
+}
+
+/// Whether the name of a shape holds `part`, typed with `x` or with `×`.
+fn holds(name: &str, part: &str) -> bool {
+    name.replace('×', "x").contains(&part.replace('×', "x"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_is_found_by_a_part_of_its_name() {
+        let causal = suite(Suite::Prefill).into_iter().find(|shape| shape.causal).expect("one is causal");
+        let name = causal.to_string();
+        assert!(holds(&name, "1024x64") && holds(&name, "1024×64") && holds(&name, "causal"), "{name}");
+        assert!(!holds(&name, "4096x64"), "{name}");
+    }
 }

@@ -32,6 +32,13 @@ pub struct Backend {
     pub extra: &'static [Feature],
 }
 
+impl Backend {
+    /// Whether it runs on GPUs, or on what stands in for one.
+    pub fn is_gpu(&self) -> bool {
+        self.binding == "attn-wgpu"
+    }
+}
+
 /// Variables for the processes that are started.
 pub type Environment = Vec<(&'static str, OsString)>;
 
@@ -161,7 +168,7 @@ pub fn prepare(chosen: &[&Backend]) -> Result<Environment> {
 }
 
 /// A feature of one package.
-type Feature = (&'static str, &'static str);
+pub type Feature = (&'static str, &'static str);
 
 /// What cargo is told to build `packages` for `chosen`: each package, and the features of those that have backends, with `extra`
 /// ones of single packages besides.

@@ -18,6 +18,9 @@ pub struct Args {
     /// Which shapes
     #[arg(long, value_enum, default_value_t = Suite::All)]
     suite: Suite,
+    /// Only shapes whose line in the report holds this, such as 1024x64 or causal
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Fewer rounds of each shape: for a first look, not for figures
     #[arg(long)]
     quick: bool,
@@ -45,13 +48,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     // LibTorch's own operation is a peer of every backend where LibTorch is there.
     let mut built = chosen.clone();
     built.extend(backends::parse_backend("tch").ok().filter(|tch| (tch.look)().is_ok()));
-    workspace::pass_on(add_arguments(&mut workspace::program("attn-bench", &built)?, args, &chosen))
+    // Burn chooses among its kernels for a GPU by trying them, as its default features have it.
+    let tuned: &[_] = if chosen.iter().any(|row| row.is_gpu()) { &[("attn-benches", "autotune")] } else { &[] };
+    workspace::pass_on(add_arguments(&mut workspace::program("attn-bench", &built, tuned)?, args, &chosen))
 }
 
 fn add_arguments<'a>(command: &'a mut Command, args: &Args, chosen: &[&Backend]) -> &'a mut Command {
     command.args(backends::arguments(chosen));
     if let Some(suite) = args.suite.to_possible_value() {
         command.arg("--suite").arg(suite.get_name());
+    }
+    if let Some(only) = &args.only {
+        command.arg("--only").arg(only);
     }
     if args.quick {
         command.arg("--quick");
@@ -69,9 +77,15 @@ mod tests {
     #[test]
     fn arguments_reach_the_program() {
         let chosen = vec![backends::parse_backend("flex").unwrap()];
-        let args = Args { backends: chosen.clone(), suite: Suite::Decode, quick: true, out: Some("o".into()) };
+        let args = Args {
+            backends: chosen.clone(),
+            suite: Suite::Decode,
+            only: Some("128".into()),
+            quick: true,
+            out: Some("o".into()),
+        };
         let mut command = Command::new("attn-bench");
         add_arguments(&mut command, &args, &chosen);
-        assert_eq!(workspace::shown(&command), "attn-bench --backend flex --suite decode --quick --out o");
+        assert_eq!(workspace::shown(&command), "attn-bench --backend flex --suite decode --only 128 --quick --out o");
     }
 }

@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         None => model::ensure()?,
     };
     let chosen = [args.backend.unwrap_or(backends::parse_backend(backends::DEFAULT[0]).map_err(anyhow::Error::msg)?)];
-    let mut command = workspace::program("minilm", &chosen)?;
+    let mut command = workspace::program("minilm", &chosen, &[])?;
     workspace::pass_on(add_arguments(&mut command, args, &model, chosen[0]))
 }
 

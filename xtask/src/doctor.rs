@@ -6,10 +6,27 @@ use anyhow::Result;
 
 use crate::{backends, model, table, workspace};
 
+/// What to look at.
+#[derive(clap::Args)]
+pub struct Args {
+    /// List the GPU adapters as well: builds the program that asks them, which takes minutes the first time
+    #[arg(long)]
+    adapters: bool,
+}
+
 /// Prints the machine, then the table of backends. It succeeds where a default backend can run, which is everywhere.
-pub fn run() -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     print!("{}\n{}", table::text(["here", "what", "note"], machine()?), backends::report());
     println!("\nTo try one: cargo xtask test --backend NAME, or cargo xtask verify --backend NAME PATH");
+    if args.adapters {
+        let gpus: Vec<_> = backends::TABLE.iter().filter(|row| row.is_gpu() && (row.look)().is_ok()).collect();
+        if gpus.is_empty() {
+            println!("There is no GPU driver to ask for adapters");
+            return Ok(ExitCode::SUCCESS);
+        }
+        return workspace::pass_on(workspace::program("attn-verify", &gpus, &[])?.arg("--adapters"));
+    }
+    println!("GPU adapters: cargo xtask doctor --adapters");
     Ok(ExitCode::SUCCESS)
 }
 

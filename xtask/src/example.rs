@@ -33,5 +33,5 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let default: Vec<_> = default.into_iter().filter_map(|name| backends::parse_backend(name).ok()).collect();
     let chosen = if args.backends.is_empty() { default } else { args.backends.clone() };
-    workspace::pass_on(&mut workspace::program(bin, &chosen)?)
+    workspace::pass_on(&mut workspace::program(bin, &chosen, &[])?)
 }

@@ -56,7 +56,7 @@ enum Command {
     /// Fetch LibTorch for the backend tch into the cache
     Libtorch(libtorch::Args),
     /// Tell which backends can run here, and how to get the others
-    Doctor,
+    Doctor(doctor::Args),
     /// Check the tree: module comments, crate arrows, file lengths, unsafe, host names
     Tidy,
     /// Run all that the continuous integration runs
@@ -81,7 +81,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(&args),
         Command::Example(args) => example::run(&args),
         Command::Libtorch(args) => libtorch::run(&args),
-        Command::Doctor => doctor::run(),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Tidy => tidy::run(),
         Command::Ci(args) => ci::run(&args),
     }

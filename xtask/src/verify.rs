@@ -28,7 +28,7 @@ pub struct Args {
 /// Runs the verifier and passes its exit code on: 1 where any case failed.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let chosen = backends::or_default(&args.backends);
-    workspace::pass_on(add_arguments(&mut workspace::program(BIN, &chosen)?, args, &chosen))
+    workspace::pass_on(add_arguments(&mut workspace::program(BIN, &chosen, &[])?, args, &chosen))
 }
 
 fn add_arguments<'a>(command: &'a mut Command, args: &Args, chosen: &[&Backend]) -> &'a mut Command {

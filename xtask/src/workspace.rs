@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, Result, bail};
 
-use crate::backends::{self, Backend};
+use crate::backends::{self, Backend, Feature};
 use crate::metadata::Metadata;
 
 /// The root of the checkout: the folder above this crate, from whatever sub-folder `cargo xtask` was called.
@@ -46,22 +46,23 @@ pub fn cargo(subcommand: &str) -> Command {
 /// they share, and compiles Burn once for all of them instead of once for each.
 const WITH_PROGRAMS: [&str; 4] = ["attn-testing", "attn-benches", "attn-example-minilm", "attn-example-libtorch"];
 
-/// An optimised program of the workspace, built now with the features of `chosen`; its own arguments are to be added.
+/// An optimised program of the workspace, built now with the features of `chosen` and `extra` ones; its own arguments are to be
+/// added.
 ///
 /// # Errors
 /// Where it does not build.
-pub fn program(bin: &str, chosen: &[&Backend]) -> Result<Command> {
+pub fn program(bin: &str, chosen: &[&Backend], extra: &[Feature]) -> Result<Command> {
     let environment = backends::prepare(chosen)?;
-    demand(build_programs(chosen).envs(environment.clone()))?;
+    demand(build_programs(chosen, extra).envs(environment.clone()))?;
     let folder = Metadata::read()?.target_directory.join("release");
     let mut program = Command::new(folder.join(format!("{bin}{}", env::consts::EXE_SUFFIX)));
     program.envs(environment);
     Ok(program)
 }
 
-fn build_programs(chosen: &[&Backend]) -> Command {
+fn build_programs(chosen: &[&Backend], extra: &[Feature]) -> Command {
     let mut command = cargo("build");
-    command.args(["--release", "--bins"]).args(backends::selection(&WITH_PROGRAMS, chosen, &[]));
+    command.args(["--release", "--bins"]).args(backends::selection(&WITH_PROGRAMS, chosen, extra));
     command
 }
 
@@ -135,7 +136,7 @@ mod tests {
     fn programs_are_built_together() {
         let flex = backends::parse_backend("flex").unwrap();
         assert_eq!(
-            shown(&build_programs(&[flex])),
+            shown(&build_programs(&[flex], &[])),
             "cargo build --release --bins --package=attn-testing --package=attn-benches --package=attn-example-minilm \
              --package=attn-example-libtorch --no-default-features \
              --features=attn-testing/flex,attn-benches/flex,attn-example-minilm/flex,attn-example-libtorch/flex"

@@ -15,18 +15,33 @@ use crate::shapes::{Shape, Suite};
 
 /// Sets Burn's operation up.
 pub fn enter(shape: &Shape, backend: Backend, operands: Arc<Operands>) -> Contestant {
-    let shape = *shape;
+    set_up(backend.peer_name(), *shape, shape.scale, backend, operands)
+}
+
+/// Sets Burn's operation up so that it takes its way of separate operations, where a backend has another one that it would take for
+/// this shape. A scale that is given leads there, whatever it is.
+pub fn enter_unfused(shape: &Shape, backend: Backend, operands: Arc<Operands>) -> Option<Contestant> {
+    let name = backend.unfused_name()?;
+    if shape.scale.is_some() || shape.softcap.is_some() || shape.suite == Suite::Train {
+        return None;
+    }
+    Some(set_up(name, *shape, Some(shape.effective_scale()), backend, operands))
+}
+
+fn set_up(
+    name: &'static str,
+    shape: Shape,
+    scale: Option<f64>,
+    backend: Backend,
+    operands: Arc<Operands>,
+) -> Contestant {
     let device = backend.device();
     let mask = shape.window.map(|_| hidden(&shape, &device));
-    let options = AttentionModuleOptions {
-        scale: shape.scale,
-        softcap: shape.softcap,
-        is_causal: shape.causal && mask.is_none(),
-    };
+    let options = AttentionModuleOptions { scale, softcap: shape.softcap, is_causal: shape.causal && mask.is_none() };
     let run = move || {
         call(&shape, &operands, |query, key, value| Ok(attention(query, key, value, mask.clone(), None, options)))
     };
-    Contestant { name: backend.peer_name(), backend, planned: None, device, call: Box::new(run) }
+    Contestant { name, backend, planned: None, device, call: Box::new(run) }
 }
 
 /// The mask of what the shape hides, on the device that the operands are on.

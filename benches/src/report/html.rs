@@ -127,6 +127,7 @@ fn summary(page: &mut String, report: &Report) {
 /// Whether a peer is to be compared with this row: it runs on the row's backend, or ours did not run on the peer's.
 fn is_home(report: &Report, row: &Row, peer: &str) -> bool {
     let home = peer.strip_prefix("burn-").unwrap_or(peer);
+    let home = home.strip_suffix("-unfused").unwrap_or(home);
     row.backend == home || !report.rows.iter().any(|r| r.backend == home)
 }
 

@@ -24,13 +24,19 @@ struct Args {
     /// Judge the forward pass alone
     #[arg(long)]
     no_grad: bool,
+    /// List the GPU devices that this program finds, and judge nothing
+    #[arg(long, conflicts_with_all = ["backends", "no_grad", "paths"])]
+    adapters: bool,
     /// Case files, or folders of them
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "adapters", value_name = "PATH")]
     paths: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.adapters {
+        return adapters();
+    }
     let mut engines = args.backends;
     if engines.is_empty() {
         engines = DEFAULT.into_iter().filter_map(|name| Engine::named(name).ok()).collect();
@@ -53,6 +59,20 @@ fn main() -> ExitCode {
     println!("{}", report.last_line());
     let total = report.total();
     if total.failed > 0 || total.cases == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A line for each device.
+fn adapters() -> ExitCode {
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    let found: Vec<String> = attn::adapters().iter().map(ToString::to_string).collect();
+    #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+    let found: Vec<String> = Vec::new();
+    if found.is_empty() {
+        eprintln!("no GPU device is found by the backends that this program was built with");
+        return ExitCode::FAILURE;
+    }
+    found.iter().for_each(|line| println!("{line}"));
+    ExitCode::SUCCESS
 }
 
 /// One file after the other, each on every engine, so that no more than one is in memory.
