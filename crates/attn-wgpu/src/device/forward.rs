@@ -192,7 +192,7 @@ struct Rows<N: Size, W: Size> {
 
 /// Takes `block` keys from `j0` on into account. Where not `guarded`, every row sees them all.
 #[cube]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's tensors, handed on one by one")]
 fn step<F: Float, M: Numeric, N: Size, W: Size>(
     j0: i32,
     key: &Tensor<Vector<F, N>>,
@@ -306,7 +306,7 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
 
 /// Loads the vectors of `block` keys, `steps` of each, a plane's units one behind the other; nothing where there is no plane.
 #[cube]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's tensors, handed on one by one")]
 fn fetch<F: Float, N: Size>(
     tensor: &Tensor<Vector<F, N>>,
     base: usize,

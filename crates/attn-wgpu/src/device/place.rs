@@ -106,7 +106,7 @@ pub fn reach(place: &Place, scalars: &Scalars, query_len: usize, cube_rows: usiz
 
 /// What the score of query `i` of `head` depends on.
 #[cube]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, reason = "a kernel's tensors, handed on one by one")]
 pub fn facts<F: Float, M: Numeric>(
     place: &Place,
     reach: &Reach,

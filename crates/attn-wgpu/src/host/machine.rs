@@ -29,6 +29,7 @@ impl Machine {
         let client = device.client();
         let properties = client.properties();
         let hardware = properties.hardware.clone();
+        // No card stands behind it, and its planes are as wide as a CPU's vectors.
         let is_software = properties.identity.physical.is_none() && hardware.plane_size_max <= 16;
         let plane = hardware.plane_size_max;
         let fixed = plane == hardware.plane_size_min && (2..=PROBED as u32).contains(&plane);
