@@ -40,8 +40,8 @@ const STEPS: [Step; 12] = [
     Step { name: "clippy", what: "clippy and the compiler warn of nothing", run: clippy },
     Step { name: "docs", what: "rustdoc warns of nothing", run: docs },
     Step { name: "alone", what: "attn-core builds with its own dependencies alone", run: alone },
-    Step { name: "fusion", what: "the GPU backend builds with Burn's fusion of operations, too", run: fusion },
     Step { name: "test", what: "every test passes on every backend here", run: tests },
+    Step { name: "fusion", what: "the GPU backend answers the same with Burn's fusion and autotune", run: fusion },
     Step { name: "verify", what: "every case passes on every backend and kernel path here", run: cases },
     Step { name: "deny", what: "licences, sources and bans of the dependencies", run: deny::check },
     Step { name: "package", what: "every published crate packages, and builds from its package", run: package },
@@ -119,9 +119,13 @@ fn alone() -> Result<()> {
 }
 
 /// With `fusion` Burn's dispatch calls another type, for which other code of ours stands.
+/// With fusion Burn's operations, the composite's among them, become other kernels; with autotune, its matrix products do. The tests
+/// that a GPU backend could fail for that are those of cases, gradients, tails and repetition.
 fn fusion() -> Result<()> {
-    let selected = ["--package=burn-attn", "--no-default-features", "--features=wgpu,fusion"];
-    workspace::demand(workspace::cargo("check").args(selected))
+    let mut tests = workspace::cargo("test");
+    tests.args(["--package=attn-testing", "--no-default-features", "--features=wgpu,fusion,autotune", "--test=suite"]);
+    tests.args(["--", "cases::", "wgpu::with_gradients", "wgpu::tails", "wgpu::two_runs"]);
+    workspace::demand(tests.envs(gpu::environment()?))
 }
 
 fn tests() -> Result<()> {

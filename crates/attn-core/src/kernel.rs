@@ -28,6 +28,19 @@ pub trait AttentionKernel<B: Backend>: Send + Sync {
     /// The reason why not, for a person to read.
     fn supports(&self, device: &Device<B>, problem: &Problem, pass: Pass) -> Result<(), String>;
 
+    /// Whether it is worth choosing for a problem that it supports, where the caller does not demand it.
+    ///
+    /// # Errors
+    /// The reason why not, for a person to read.
+    fn advises(&self, _device: &Device<B>, _problem: &Problem, _pass: Pass) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// How it cuts the work for that device: tiles, blocks, runs of keys. For a person to read, where there is something to tell.
+    fn cut(&self, _device: &Device<B>, _problem: &Problem, _pass: Pass) -> Option<String> {
+        None
+    }
+
     /// An upper bound of the bytes it allocates on that device beyond inputs and outputs.
     fn workspace_bytes(&self, device: &Device<B>, problem: &Problem, pass: Pass) -> u64;
 

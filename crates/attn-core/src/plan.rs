@@ -21,6 +21,8 @@ pub struct PassPlan {
     pub kernel: &'static str,
     /// Why this one: demanded, first choice, or what kept each preferred one from serving.
     pub reason: String,
+    /// How the kernel cuts the work for the device, where it tells.
+    pub cut: Option<String>,
     /// Floating-point operations of the matrix products on pairs that the bands leave visible:
     /// forward `2·(D + E)` a pair; backward, recomputing scores, `6·D + 4·E`.
     pub flops: u64,
@@ -39,14 +41,12 @@ pub struct Plan {
 
 impl std::fmt::Display for PassPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "kernel {} ({}), {:.3} GFLOP, workspace {:.2} MiB",
-            self.kernel,
-            self.reason,
-            self.flops as f64 / 1e9,
-            self.workspace_bytes as f64 / (1024.0 * 1024.0)
-        )
+        write!(f, "kernel {} ({})", self.kernel, self.reason)?;
+        if let Some(cut) = &self.cut {
+            write!(f, ", {cut}")?;
+        }
+        let mebibytes = self.workspace_bytes as f64 / (1024.0 * 1024.0);
+        write!(f, ", {:.3} GFLOP, workspace {mebibytes:.2} MiB", self.flops as f64 / 1e9)
     }
 }
 
@@ -74,6 +74,7 @@ pub fn plan<B: Backend>(
         Ok(PassPlan {
             kernel: kernel.name(),
             reason,
+            cut: kernel.cut(device, problem, pass),
             flops: flops(problem, pass),
             workspace_bytes: kernel.workspace_bytes(device, problem, pass),
         })
@@ -125,7 +126,8 @@ fn preferred<'a, B: Backend>(
 ) -> Result<(&'a dyn AttentionKernel<B>, String), AttentionError> {
     let mut refusals: Vec<String> = Vec::new();
     for kernel in kernels {
-        match kernel.supports(device, problem, pass) {
+        let advised = kernel.supports(device, problem, pass).and_then(|()| kernel.advises(device, problem, pass));
+        match advised {
             Ok(()) if refusals.is_empty() => return Ok((*kernel, "first choice".to_string())),
             Ok(()) => return Ok((*kernel, refusals.join("; "))),
             Err(reason) => {

@@ -7,7 +7,9 @@
     reason = "what CubeCL translates is a part of Rust, and has none of what these ask for"
 )]
 
+pub mod decode;
 pub mod forward;
+pub mod matrix;
 pub mod merge;
 pub mod place;
 pub mod probe;

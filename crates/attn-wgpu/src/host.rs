@@ -4,3 +4,4 @@ pub mod arguments;
 pub mod launch;
 pub mod machine;
 pub mod tiles;
+pub mod trial;

@@ -1,4 +1,4 @@
-//! The kernel named `cube`.
+//! The kernels named `cube`, `cube-decode` and `cube-matrix`.
 
 use attn_core::{
     AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Problem, Upstream, Wanted,
@@ -11,26 +11,73 @@ use crate::host::arguments::LARGEST;
 use crate::host::launch::{self, Operands};
 use crate::host::machine::Machine;
 use crate::host::tiles::Tiles;
+use crate::host::trial;
 
 /// Fused attention on any device of CubeCL's runtimes.
-#[derive(Debug, Clone, Copy)]
-pub struct Cube;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cube {
+    /// `cube`: every unit has rows of its own. Any adapter, any type.
+    Rows,
+    /// `cube-decode`: units share the dimensions of up to eight rows. Any type, where planes exchange numbers.
+    Decode,
+    /// `cube-matrix`: matrix units multiply. f16 and bf16, where the device has them.
+    Matrix,
+}
 
-/// Its name.
-const NAME: &str = "cube";
+impl Cube {
+    /// How the problem is cut.
+    ///
+    /// # Errors
+    /// Why this kernel can't serve it.
+    fn tiles(self, problem: &Problem, device: &CubeDevice) -> Result<Tiles, String> {
+        let machine = Machine::of(device);
+        match self {
+            Self::Rows => Ok(Tiles::by_rows(problem, &machine)),
+            Self::Decode => Tiles::by_dimensions(problem, &machine),
+            Self::Matrix => {
+                let tiles = Tiles::by_matrices(problem, &machine)?;
+                trial::matrices(device, problem.dtype, &machine)?;
+                Ok(tiles)
+            }
+        }
+    }
+
+    fn refusal(self, reason: String) -> AttentionError {
+        AttentionError::Unsupported { kernel: AttentionKernel::<CubeBackend>::name(&self).to_string(), reason }
+    }
+}
 
 impl AttentionKernel<CubeBackend> for Cube {
     fn name(&self) -> &'static str {
-        NAME
+        match self {
+            Self::Rows => "cube",
+            Self::Decode => "cube-decode",
+            Self::Matrix => "cube-matrix",
+        }
     }
 
     fn supports(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), String> {
-        supports(device, problem, pass)
+        supports(*self, device, problem, pass).map(|_| ())
+    }
+
+    fn advises(&self, device: &CubeDevice, problem: &Problem, _pass: Pass) -> Result<(), String> {
+        let machine = Machine::of(device);
+        match self {
+            Self::Matrix if machine.is_software => {
+                Err("a software driver multiplies matrices number by number".to_string())
+            }
+            Self::Decode => Tiles::advises_dimensions(problem, &machine),
+            _ => Ok(()),
+        }
+    }
+
+    fn cut(&self, device: &CubeDevice, problem: &Problem, _pass: Pass) -> Option<String> {
+        self.tiles(problem, device).ok().map(|tiles| tiles.to_string())
     }
 
     fn workspace_bytes(&self, device: &CubeDevice, problem: &Problem, _pass: Pass) -> u64 {
-        let tiles = Tiles::of(problem, &Machine::of(device));
         let bands = problem.batch as u64 * 16;
+        let Ok(tiles) = self.tiles(problem, device) else { return bands };
         if tiles.splits == 1 || problem.is_empty() {
             return bands;
         }
@@ -45,38 +92,34 @@ impl AttentionKernel<CubeBackend> for Cube {
         lse: bool,
     ) -> Result<AttentionOutputs<CubeBackend>, AttentionError> {
         let device = inputs.query.device.clone();
-        supports(&device, problem, Pass::Forward).map_err(refusal)?;
-        let client = device.client();
-        let tiles = Tiles::of(problem, &Machine::of(&device));
+        let tiles = supports(*self, &device, problem, Pass::Forward).map_err(|reason| self.refusal(reason))?;
         let operands = Operands::new(problem, inputs);
         let (out, found) = launch::forward(problem, &operands, &tiles, lse);
         // A launch that the driver refused has left its mark on what it should have written.
-        client
-            .check([&out.handle].into_iter().chain(found.iter().map(|found| &found.handle)))
-            .map_err(|error| AttentionError::Execution { kernel: NAME.to_string(), reason: error.to_string() })?;
+        device.client().check([&out.handle].into_iter().chain(found.iter().map(|found| &found.handle))).map_err(
+            |error| AttentionError::Execution {
+                kernel: AttentionKernel::<CubeBackend>::name(self).to_string(),
+                reason: error.to_string(),
+            },
+        )?;
         Ok(AttentionOutputs { out, lse: found })
     }
 
     fn backward(
         &self,
-        problem: &Problem,
-        inputs: AttentionInputs<CubeBackend>,
+        _problem: &Problem,
+        _inputs: AttentionInputs<CubeBackend>,
         _upstream: Upstream<CubeBackend>,
         _wanted: Wanted,
     ) -> Result<Gradients<CubeBackend>, AttentionError> {
-        supports(&inputs.query.device, problem, Pass::Backward)
-            .and_then(|()| Err(NO_BACKWARD.to_string()))
-            .map_err(refusal)
+        Err(self.refusal(NO_BACKWARD.to_string()))
     }
 }
 
 const NO_BACKWARD: &str = "it has no backward pass";
 
-fn refusal(reason: String) -> AttentionError {
-    AttentionError::Unsupported { kernel: NAME.to_string(), reason }
-}
-
-fn supports(device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), String> {
+/// How the problem is cut, where it is served.
+fn supports(kernel: Cube, device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<Tiles, String> {
     let refuse = |reason: &str| Err(reason.to_string());
     if pass == Pass::Backward {
         return refuse(NO_BACKWARD);
@@ -103,10 +146,11 @@ fn supports(device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), St
     if needed > most {
         return Err(format!("it binds {needed} buffers, the device takes {most}"));
     }
-    let tiles = Tiles::of(problem, &Machine::of(device));
+    let tiles = kernel.tiles(problem, device)?;
     let (along, up, _) = properties.hardware.max_cube_count;
     let most = u64::from(along) * u64::from(up).min(u64::from(along));
-    fits(problem, &tiles, properties.features.supports_address(AddressType::U64), most)
+    fits(problem, &tiles, properties.features.supports_address(AddressType::U64), most)?;
+    Ok(tiles)
 }
 
 /// Whether every index fits the addresses that the device has, and the cubes their two axes.
@@ -137,6 +181,7 @@ mod tests {
     use burn_backend::DType;
 
     use super::*;
+    use crate::host::tiles::{RowTiles, Way};
 
     fn problem([batch, heads, query_len, key_len, dim]: [usize; 5]) -> Problem {
         let info = |length| TensorInfo { shape: vec![batch, heads, length, dim], dtype: DType::F16 };
@@ -154,7 +199,8 @@ mod tests {
     }
 
     fn tiles(splits: usize) -> Tiles {
-        Tiles { units: 64, rows: 1, block: 8, edge: 8, plane: 0, packed: 1, tiles: 1, splits, run: 8, columns: 64 }
+        let way = Way::Rows(RowTiles { rows: 1, block: 8, edge: 8, plane: 0 });
+        Tiles { units: 64, rows: 64, packed: 1, tiles: 1, splits, run: 8, columns: 64, way }
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! Attention on Burn's CubeCL backend, one set of kernels for wgpu (Vulkan, Metal, WebGPU), CUDA and ROCm.
 //!
 //! ```text
-//! kernel.rs      the kernel `cube`: what it serves, and a forward pass from inputs to outputs
+//! kernel.rs      the kernels: what each serves, and a forward pass from inputs to outputs
 //! host/          what is decided before a launch: tiles, splits, bands, arguments, and what a device is
-//! device/        what runs on the device: the pass over the keys, the score, the merging of splits
+//! device/        what runs on the device: three ways over the keys, the score, the merging of splits
 //! adapters.rs    which devices are here
 //! ```
 //!
-//! The forward pass of the whole contract is one fused kernel in linear memory, on any adapter: it needs no subgroups, no shared
-//! memory and no f16 arithmetic. The backward pass is the composite.
+//! The forward pass of the whole contract is one fused kernel in linear memory, in one of three ways. `cube` runs on any adapter: it
+//! needs no subgroups, no shared memory and no f16 arithmetic. `cube-decode` serves a few queries against long keys where planes
+//! exchange numbers. `cube-matrix` serves f16 and bf16 where the device multiplies matrices of them. The backward pass is the
+//! composite.
 
 mod adapters;
 mod device;
@@ -23,7 +25,7 @@ pub use burn_cubecl::{CubeBackend, CubeDevice};
 pub use kernel::Cube;
 
 /// The kernels of this backend, the preferred one first.
-pub static KERNELS: &[&dyn AttentionKernel<CubeBackend>] = &[&Cube, &Composite];
+pub static KERNELS: &[&dyn AttentionKernel<CubeBackend>] = &[&Cube::Decode, &Cube::Matrix, &Cube::Rows, &Composite];
 
 /// Whether a CUDA device is there.
 #[cfg(feature = "cuda")]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use attn_core::composite::Composite;
 use attn_core::plan::Kernels;
 use attn_core::{
-    AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Polarity, Problem, Upstream,
-    Wanted,
+    AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, KernelChoice, Pass, Polarity,
+    Problem, Upstream, Wanted,
 };
 use attn_wgpu::{Cube, CubeBackend, CubeDevice};
 use burn::backend::fusion::Fusion;
@@ -19,7 +19,7 @@ use burn::backend::{Backend, backend_extension};
 use burn::tensor::{DType, FloatDType, Shape};
 
 use crate::dispatch::{
-    AttentionBackend, Call, CallMetadata, MaybeBool, MaybeFloat, MaybeFloatMetadata, Outcome, OutcomeMetadata,
+    AttentionBackend, Call, CallMetadata, MaybeBool, MaybeFloat, MaybeFloatMetadata, Outcome, OutcomeMetadata, forward,
 };
 
 /// The operation that is put off.
@@ -32,8 +32,7 @@ pub trait DeferredForward: Backend {
 
 impl DeferredForward for CubeBackend {
     fn deferred_forward(call: Call<Self>) -> Outcome<Self> {
-        let (problem, lse) = (call.problem.clone(), call.lse);
-        Cube.forward(&problem, call.into_inputs(), lse).into()
+        forward(call).into()
     }
 }
 
@@ -58,19 +57,27 @@ fn wide(problem: &Problem) -> DType {
 
 /// The kernel `cube`, put off.
 #[derive(Debug, Clone, Copy)]
-struct Deferred;
+struct Deferred(Cube);
 
 impl AttentionKernel<Fusion<CubeBackend>> for Deferred {
     fn name(&self) -> &'static str {
-        AttentionKernel::<CubeBackend>::name(&Cube)
+        AttentionKernel::<CubeBackend>::name(&self.0)
     }
 
     fn supports(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), String> {
-        Cube.supports(device, problem, pass)
+        self.0.supports(device, problem, pass)
+    }
+
+    fn advises(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), String> {
+        self.0.advises(device, problem, pass)
+    }
+
+    fn cut(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> Option<String> {
+        self.0.cut(device, problem, pass)
     }
 
     fn workspace_bytes(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> u64 {
-        Cube.workspace_bytes(device, problem, pass)
+        self.0.workspace_bytes(device, problem, pass)
     }
 
     fn forward(
@@ -97,7 +104,7 @@ impl AttentionKernel<Fusion<CubeBackend>> for Deferred {
             sinks: MaybeFloat::new(inputs.sinks),
             polarity,
             problem: Arc::new(problem.clone()),
-            choice: Default::default(),
+            choice: KernelChoice { forward: Some(self.name().to_string()), backward: None },
             lse,
         });
         match outcome {
@@ -115,7 +122,7 @@ impl AttentionKernel<Fusion<CubeBackend>> for Deferred {
     ) -> Result<Gradients<Fusion<CubeBackend>>, AttentionError> {
         self.refuse(&inputs, problem, Pass::Backward)?;
         let reason = "its backward pass is not put off".to_string();
-        Err(AttentionError::Unsupported { kernel: AttentionKernel::<CubeBackend>::name(&Cube).to_string(), reason })
+        Err(AttentionError::Unsupported { kernel: AttentionKernel::<CubeBackend>::name(&self.0).to_string(), reason })
     }
 }
 
@@ -126,15 +133,17 @@ impl Deferred {
         problem: &Problem,
         pass: Pass,
     ) -> Result<(), AttentionError> {
-        let kernel = AttentionKernel::<CubeBackend>::name(&Cube).to_string();
-        Cube.supports(inputs.query.client.device(), problem, pass)
+        let kernel = AttentionKernel::<CubeBackend>::name(&self.0).to_string();
+        self.0
+            .supports(inputs.query.client.device(), problem, pass)
             .map_err(|reason| AttentionError::Unsupported { kernel, reason })
     }
 }
 
 impl AttentionBackend for Fusion<CubeBackend> {
     fn kernels() -> Kernels<'static, Self> {
-        static KERNELS: &[&dyn AttentionKernel<Fusion<CubeBackend>>] = &[&Deferred, &Composite];
+        static KERNELS: &[&dyn AttentionKernel<Fusion<CubeBackend>>] =
+            &[&Deferred(Cube::Decode), &Deferred(Cube::Matrix), &Deferred(Cube::Rows), &Composite];
         KERNELS
     }
 }

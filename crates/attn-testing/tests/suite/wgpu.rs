@@ -1,4 +1,4 @@
-//! The GPU kernel over random problems, demanded by name, so that no other can stand in for it.
+//! The GPU kernels over random problems, demanded by name, so that no other can stand in for it.
 //!
 //! A software driver compiles each variant of the kernel for a second or more, so the problems are fewer than a CPU's, and their
 //! dimensions few; lengths, strides and options are drawn as everywhere.
@@ -10,11 +10,20 @@ use attn_testing::generate::{Recipe, config, recipes};
 use attn_testing::host::{Ask, HostProblem};
 use attn_testing::panics;
 use attn_testing::run::{self, Target};
-use burn::tensor::{Distribution, FloatDType, Tensor};
+use burn::tensor::{DType, Distribution, FloatDType, Tensor};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use super::random::check;
+
+/// Every unit has rows of its own.
+const ROWS: &str = "cube";
+/// Units share the dimensions of a few rows.
+const DECODE: &str = "cube-decode";
+/// The most rows of it.
+const FEW: usize = 8;
+/// Matrix units multiply.
+const MATRIX: &str = "cube-matrix";
 
 fn engine() -> Option<Engine> {
     let engine = Engine::named("wgpu").ok();
@@ -29,19 +38,25 @@ fn demanded(recipe: &Recipe, target: &Target, problem: &HostProblem, ask: &Ask) 
     let expected = refer(problem, ask).map_err(TestCaseError::fail)?;
     let bounds = bound::bounds(problem, ask);
     let answer = panics::catch(|| run::answer(target, problem, ask, recipe.layouts)).and_then(|answer| answer);
-    let who = format!("cube in {:?}", problem.dtype);
+    let who = format!("{} in {:?}", target.forward.unwrap_or("any"), problem.dtype);
     let answer = answer.map_err(|reason| TestCaseError::fail(format!("{who}: {reason}")))?;
     check(&who, &expected, &answer, &bounds)
 }
 
-fn agrees(dtype: FloatDType, cases: u32, gradients: bool, dims: &[usize]) {
+fn agrees(kernel: &'static str, dtype: FloatDType, cases: u32, gradients: bool, dims: &[usize]) {
     let Some(engine) = engine().filter(|engine| engine.has_dtype(dtype)) else {
         println!("skipped: no tensors of {dtype:?}");
         return;
     };
     let mut target = Target::new(engine.device().expect("it has tensors").clone());
-    target.forward = Some("cube");
+    target.forward = Some(kernel);
     let agree = |mut recipe: Recipe| {
+        recipe.dims.query_len = match kernel {
+            // Matrix units are for rows that fill half a matrix.
+            MATRIX => recipe.dims.query_len.max(8),
+            DECODE => recipe.dims.query_len % (FEW + 1),
+            _ => recipe.dims.query_len,
+        };
         // Dimensions from a few, so that kernels are compiled once for many problems.
         let near = |dim: usize| dims[dim % dims.len()];
         (recipe.dims.head_dim, recipe.dims.value_dim) = (near(recipe.dims.head_dim), near(recipe.dims.value_dim));
@@ -58,28 +73,81 @@ fn agrees(dtype: FloatDType, cases: u32, gradients: bool, dims: &[usize]) {
 
 #[test]
 fn in_f32() {
-    agrees(FloatDType::F32, 60, false, &[8, 5, 64]);
+    agrees(ROWS, FloatDType::F32, 60, false, &[8, 5, 64]);
 }
 
 #[test]
 fn in_f16() {
-    agrees(FloatDType::F16, 20, false, &[8, 6]);
+    agrees(ROWS, FloatDType::F16, 20, false, &[8, 6]);
 }
 
 #[test]
 fn with_gradients() {
-    agrees(FloatDType::F32, 15, true, &[8]);
+    agrees(ROWS, FloatDType::F32, 15, true, &[8]);
+}
+
+/// Matrix units, where the device has them for the type.
+#[test]
+fn by_matrix_units() {
+    for dtype in [FloatDType::F16, FloatDType::BF16] {
+        if has_matrix_units(dtype) {
+            agrees(MATRIX, dtype, 60, false, &[8, 5, 64]);
+        } else {
+            println!("skipped: no matrix units for {dtype:?}");
+        }
+    }
+}
+
+/// Units that share rows, where they exchange numbers.
+#[test]
+fn by_dimensions() {
+    if decodes() {
+        agrees(DECODE, FloatDType::F32, 30, false, &[8, 5, 64]);
+        agrees(DECODE, FloatDType::F16, 10, false, &[8, 6]);
+    }
+}
+
+/// Whether the device's planes exchange numbers.
+fn decodes() -> bool {
+    let Some(engine) = engine() else { return false };
+    let row = Tensor::<4>::zeros([1, 1, 1, 16], engine.device().expect("it has tensors"));
+    let plan = Attention::new(row.clone(), row.clone(), row).kernel(DECODE).plan();
+    if let Err(reason) = &plan {
+        println!("skipped: {reason}");
+    }
+    plan.is_ok()
+}
+
+fn has_matrix_units(dtype: FloatDType) -> bool {
+    let Some(engine) = engine().filter(|engine| engine.has_dtype(dtype)) else { return false };
+    let rows = Tensor::<4>::zeros([1, 1, 16, 16], (engine.device().expect("it has tensors"), DType::from(dtype)));
+    Attention::new(rows.clone(), rows.clone(), rows).kernel(MATRIX).plan().is_ok()
 }
 
 /// Lengths around the rows of a tile and the keys of a block and of a run.
 #[test]
 fn tails() {
+    tails_of(ROWS, FloatDType::F32);
+    if decodes() {
+        tails_of(DECODE, FloatDType::F32);
+    }
+    if has_matrix_units(FloatDType::F16) {
+        tails_of(MATRIX, FloatDType::F16);
+    }
+}
+
+fn tails_of(kernel: &'static str, dtype: FloatDType) {
     let Some(engine) = engine() else { return };
     let mut target = Target::new(engine.device().expect("it has tensors").clone());
-    target.forward = Some("cube");
-    for (query_len, key_len) in
-        [(1, 1), (1, 7), (1, 8), (2, 9), (31, 15), (32, 16), (33, 17), (63, 64), (64, 65), (65, 63), (129, 7)]
-    {
+    target.forward = Some(kernel);
+    let lengths: &[_] = match kernel {
+        DECODE => &[(1, 1), (1, 7), (1, 8), (2, 31), (3, 32), (4, 33), (5, 63), (7, 64), (8, 65), (8, 129), (1, 260)],
+        _ => &[(1, 1), (1, 7), (1, 8), (2, 9), (31, 15), (32, 16), (33, 17), (63, 64), (64, 65), (65, 63), (129, 7)],
+    };
+    for &(query_len, key_len) in lengths {
+        if kernel == MATRIX && query_len < 8 {
+            continue;
+        }
         for causal in [false, true] {
             let mut recipe = super::tiles::recipe(
                 attn_testing::host::Dims {
@@ -95,18 +163,17 @@ fn tails() {
             );
             recipe.spec.causal = causal;
             let ask = Ask { lse: true, ..Ask::default() };
-            demanded(&recipe, &target, &recipe.build(FloatDType::F32), &ask).unwrap_or_else(|error| panic!("{error}"));
+            demanded(&recipe, &target, &recipe.build(dtype), &ask).unwrap_or_else(|error| panic!("{error}"));
         }
     }
 }
 
-/// Long keys for few queries are cut into runs, whose results are joined; sinks join once; a value wider than a launch's
-/// columns takes several.
+/// Long keys for few queries are cut into runs, whose results are joined; sinks join once; a window's runs begin where it does;
+/// a value wider than a launch's columns takes several.
 #[test]
 fn runs_of_keys_and_wide_values() {
     let Some(engine) = engine() else { return };
     let mut target = Target::new(engine.device().expect("it has tensors").clone());
-    target.forward = Some("cube");
     let dims = |query_len, key_len, value_dim| attn_testing::host::Dims {
         batch: 2,
         heads: 4,
@@ -116,12 +183,50 @@ fn runs_of_keys_and_wide_values() {
         head_dim: 8,
         value_dim,
     };
-    for (dims, kv_lens) in [(dims(1, 2000, 8), false), (dims(3, 1111, 8), true), (dims(2, 40, 300), true)] {
-        let mut recipe = super::tiles::recipe(dims, 7);
-        (recipe.kv_lens, recipe.sinks, recipe.poison) = (kv_lens, true, true);
+    let kernels = if decodes() { &[ROWS, DECODE][..] } else { &[ROWS] };
+    for kernel in kernels {
+        target.forward = Some(kernel);
+        for (dims, kv_lens, window) in [
+            (dims(1, 2000, 8), false, None),
+            (dims(3, 1111, 8), true, None),
+            (dims(2, 3000, 8), true, Some(1500)),
+            (dims(2, 40, 300), true, None),
+        ] {
+            let mut recipe = super::tiles::recipe(dims, 7);
+            (recipe.kv_lens, recipe.sinks, recipe.poison) = (kv_lens, true, true);
+            recipe.spec.causal = true;
+            recipe.spec.window.left = window;
+            let ask = Ask { lse: true, ..Ask::default() };
+            demanded(&recipe, &target, &recipe.build(FloatDType::F32), &ask).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+}
+
+/// Values that are not finite reach the rows that see them through matrices too, and no others.
+#[test]
+fn poison_among_matrices() {
+    if !has_matrix_units(FloatDType::F16) {
+        return println!("skipped: no matrix units for F16");
+    }
+    let engine = engine().expect("it has matrix units");
+    let mut target = Target::new(engine.device().expect("it has tensors").clone());
+    target.forward = Some(MATRIX);
+    for seed in 0..4 {
+        let (heads, kv_heads, head_dim) = (4, 2, 24);
+        let dims = attn_testing::host::Dims {
+            batch: 2,
+            heads,
+            kv_heads,
+            query_len: 50,
+            key_len: 90,
+            head_dim,
+            value_dim: 130,
+        };
+        let mut recipe = super::tiles::recipe(dims, seed);
+        (recipe.kv_lens, recipe.poison, recipe.sinks) = (true, true, seed % 2 == 0);
         recipe.spec.causal = true;
         let ask = Ask { lse: true, ..Ask::default() };
-        demanded(&recipe, &target, &recipe.build(FloatDType::F32), &ask).unwrap_or_else(|error| panic!("{error}"));
+        demanded(&recipe, &target, &recipe.build(FloatDType::F16), &ask).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
@@ -131,10 +236,13 @@ fn two_runs_give_the_same_bits() {
     let Some(engine) = engine() else { return };
     let device = engine.device().expect("it has tensors");
     let make = |len| Tensor::<4>::random([1, 4, len, 64], Distribution::Default, device);
-    for query_len in [1, 100] {
+    for (query_len, kernel) in [(1, ROWS), (100, ROWS), (1, DECODE)] {
+        if kernel == DECODE && !decodes() {
+            continue;
+        }
         let (query, key, value) = (make(query_len), make(1500), make(1500));
         let run = || {
-            let attention = Attention::new(query.clone(), key.clone(), value.clone()).causal(true).kernel("cube");
+            let attention = Attention::new(query.clone(), key.clone(), value.clone()).causal(true).kernel(kernel);
             attention.forward().expect("a plain problem").out.into_data()
         };
         assert_eq!(run(), run());

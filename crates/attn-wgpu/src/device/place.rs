@@ -96,9 +96,9 @@ pub fn reach(place: &Place, scalars: &Scalars, query_len: usize, cube_rows: usiz
     let one_head = first_row / query_len == last_row / query_len;
     let first_query = select(one_head, first_row % query_len, 0);
     let last_query = select(one_head, last_row % query_len, query_len - 1);
-    let run_start = (place.split * scalars.run) as i32;
-    let start = max(max(first_query as i32 + lower, 0i32), run_start);
-    let end = min(min(last_query as i32 + upper + 1, keys), run_start + scalars.run as i32);
+    // Runs are counted from the first key that the tile may see: under a window all of them have work.
+    let start = max(first_query as i32 + lower, 0i32) + (place.split * scalars.run) as i32;
+    let end = min(min(last_query as i32 + upper + 1, keys), start + scalars.run as i32);
     let all_start = last_query as i32 + lower;
     let all_end = min(min(first_query as i32 + upper + 1, keys), end);
     Reach { first_row, rows, start, end, all_start, all_end, keys, offset, lower, upper }

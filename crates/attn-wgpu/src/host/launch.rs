@@ -7,12 +7,14 @@ use burn_cubecl::cubecl::{CubeCount, CubeDim};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
+use crate::device::decode::attention_decode;
 use crate::device::forward::{Config, attention_forward};
+use crate::device::matrix::attention_matrix;
 use crate::device::merge::attention_merge;
 use crate::device::place::ScalarsLaunch;
 use crate::device::score::Options;
 use crate::host::arguments::{bands, element, rows, scores_bool, scores_float, width};
-use crate::host::tiles::Tiles;
+use crate::host::tiles::{RowTiles, Tiles, Way};
 
 /// A forward pass's tensors, their last axes contiguous.
 pub struct Operands {
@@ -109,46 +111,51 @@ fn pass(
             problem.softcap.unwrap_or(1.0) as f32,
             f32::NEG_INFINITY,
         );
-        let config = Config {
-            head_dim: problem.head_dim,
-            columns,
-            rows: tiles.rows,
-            block: tiles.block,
-            edge: tiles.edge,
-            plane: tiles.plane,
-            options: Options {
-                softcap: problem.softcap.is_some(),
-                alibi: problem.alibi,
-                mask: problem.mask.is_some(),
-                bias: problem.bias.is_some(),
-                keep: operands.keep,
-            },
+        let options = Options {
+            softcap: problem.softcap.is_some(),
+            alibi: problem.alibi,
+            mask: problem.mask.is_some(),
+            bias: problem.bias.is_some(),
+            keep: operands.keep,
         };
         // Every launch finds the same LSE; the first one writes it.
         let lse = if first == 0 { lse.cloned() } else { None };
-        attention_forward::launch(
-            client,
-            spread(tiles.cubes(problem), client.properties().hardware.max_cube_count),
-            CubeDim::new_1d(tiles.units as u32),
-            address,
-            reads,
-            writes,
-            operands.query.clone().into_tensor_arg(),
-            operands.key.clone().into_tensor_arg(),
-            operands.value.clone().into_tensor_arg(),
-            operands.mask.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.bias.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
-            sinks.clone().map(CubeTensor::into_tensor_arg).into(),
-            bands.clone().into_tensor_arg(),
-            out.clone().into_tensor_arg(),
-            lse.map(CubeTensor::into_tensor_arg).into(),
-            scalars,
-            config,
-            element(&operands.query),
-            element(out),
-            mask_element,
-        );
+        // The kernels take the same.
+        macro_rules! launch {
+            ($kernel:ident, $config:expr) => {
+                $kernel::launch(
+                    client,
+                    spread(tiles.cubes(problem), client.properties().hardware.max_cube_count),
+                    CubeDim::new_1d(tiles.units as u32),
+                    address,
+                    reads,
+                    writes,
+                    operands.query.clone().into_tensor_arg(),
+                    operands.key.clone().into_tensor_arg(),
+                    operands.value.clone().into_tensor_arg(),
+                    operands.mask.clone().map(CubeTensor::into_tensor_arg).into(),
+                    operands.bias.clone().map(CubeTensor::into_tensor_arg).into(),
+                    operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
+                    sinks.clone().map(CubeTensor::into_tensor_arg).into(),
+                    bands.clone().into_tensor_arg(),
+                    out.clone().into_tensor_arg(),
+                    lse.map(CubeTensor::into_tensor_arg).into(),
+                    scalars,
+                    $config,
+                    element(&operands.query),
+                    element(out),
+                    mask_element,
+                )
+            };
+        }
+        let head_dim = problem.head_dim;
+        match tiles.way {
+            Way::Rows(RowTiles { rows, block, edge, plane }) => {
+                launch!(attention_forward, Config { head_dim, columns, rows, block, edge, plane, options });
+            }
+            Way::Decode(cut) => launch!(attention_decode, cut.config(head_dim, columns, tiles.rows, options)),
+            Way::Matrix(cut) => launch!(attention_matrix, cut.config(head_dim, columns, options)),
+        }
         first += columns;
     }
 }

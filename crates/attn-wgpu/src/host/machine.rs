@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use burn_backend::{DType, Shape};
+use burn_backend::cubecl::dtype_to_storage_type;
+use burn_backend::{DType, FloatDType, Shape};
 use burn_cubecl::CubeDevice;
 use burn_cubecl::cubecl::client::Client;
 use burn_cubecl::cubecl::ir::HardwareProperties;
+use burn_cubecl::cubecl::ir::features::{MmaConfig, Plane};
 use burn_cubecl::cubecl::{CubeCount, CubeDim};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 
-use crate::device::probe::plane_probe;
+use crate::device::probe::{BROADCASTS, SHUFFLES, plane_probe};
 
 /// A device, as the cutting of problems sees it.
 #[derive(Debug, Clone)]
@@ -21,36 +23,72 @@ pub struct Machine {
     pub is_software: bool,
     /// Units of a plane that can tell each other what they loaded, where that is cheaper than loading it again; else 0.
     pub broadcasts: usize,
+    /// Units that exchange numbers with those whose number differs in a bit: the fewest of a plane; 0 where they can't.
+    pub shuffles: usize,
+    /// Whether a plane's units can wait for each other.
+    pub syncs_planes: bool,
+    /// Types whose square matrices the device multiplies and adds in f32, with the length of a side, the longest first.
+    pub matrix_sizes: Vec<(FloatDType, usize)>,
 }
 
 impl Machine {
-    /// What `device` is. On a software driver the first call tries whether its planes can broadcast.
+    /// What `device` is. The first call tries what its planes can do, where that matters and they don't say it.
     pub fn of(device: &CubeDevice) -> Self {
         let client = device.client();
         let properties = client.properties();
         let hardware = properties.hardware.clone();
         // No card stands behind it, and its planes are as wide as a CPU's vectors.
         let is_software = properties.identity.physical.is_none() && hardware.plane_size_max <= 16;
-        let plane = hardware.plane_size_max;
-        let fixed = plane == hardware.plane_size_min && (2..=PROBED as u32).contains(&plane);
-        let broadcasts = if is_software && fixed && can_broadcast(device, &client, plane) { plane as usize } else { 0 };
-        Self { hardware, is_software, broadcasts }
+        let (least, most) = (hardware.plane_size_min, hardware.plane_size_max);
+        let is_known = least.is_power_of_two() && (2..=PROBED as u32).contains(&least);
+        let plane = properties.features.plane;
+        let found =
+            if is_known && (is_software || plane.contains(Plane::Ops)) { exchanges(device, &client, least) } else { 0 };
+        let if_found = |bit: u32| if found & bit == bit { least as usize } else { 0 };
+        let broadcasts = if is_software && least == most { if_found(BROADCASTS) } else { 0 };
+        let mut matrix_sizes: Vec<(FloatDType, usize)> =
+            properties.features.matmul.cmma.iter().filter_map(square_matrix).collect();
+        matrix_sizes.sort_by_key(|&(_, size)| std::cmp::Reverse(size));
+        Self {
+            hardware,
+            is_software,
+            broadcasts,
+            shuffles: if_found(SHUFFLES),
+            syncs_planes: plane.contains(Plane::Sync),
+            matrix_sizes,
+        }
     }
+
+    /// The side of the largest square matrices of `dtype` that the device multiplies and adds in f32.
+    pub fn matrix_size(&self, dtype: FloatDType) -> Option<usize> {
+        self.matrix_sizes.iter().find(|(of, _)| *of == dtype).map(|&(_, size)| size)
+    }
+}
+
+/// The type and side of matrices that are square and of one type, and are added in f32.
+fn square_matrix(config: &MmaConfig) -> Option<(FloatDType, usize)> {
+    let of = [FloatDType::F16, FloatDType::BF16].into_iter().find(|&dtype| {
+        let narrow = dtype_to_storage_type(dtype.into());
+        config.a_type == narrow && config.b_type == narrow && config.cd_type == dtype_to_storage_type(DType::F32)
+    })?;
+    let side = config.m as usize;
+    let is_square = config.m == config.n && config.n == config.k;
+    (is_square && (8..=16).contains(&side) && side.is_power_of_two()).then_some((of, side))
 }
 
 /// Units that the probe runs on.
 const PROBED: usize = 64;
 
-/// Whether units broadcast within planes of `plane` as they lie in the cube: CubeCL says of no CPU device that it can, though
-/// llvmpipe can. Asked once of each device.
-fn can_broadcast(device: &CubeDevice, client: &Client, plane: u32) -> bool {
-    static ANSWERS: LazyLock<Mutex<HashMap<String, bool>>> = LazyLock::new(Mutex::default);
+/// How units exchange numbers within planes of `plane`, as they lie in the cube: the bits of probe.rs. CubeCL says of no CPU device
+/// that it can, though llvmpipe can; and of no card that planes are runs of units, though they are. Asked once of each device.
+fn exchanges(device: &CubeDevice, client: &Client, plane: u32) -> u32 {
+    static ANSWERS: LazyLock<Mutex<HashMap<String, u32>>> = LazyLock::new(Mutex::default);
     // An answer is written whole or not at all.
     let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
     *answers.entry(format!("{device:?}")).or_insert_with(|| probe(device, client, plane))
 }
 
-fn probe(device: &CubeDevice, client: &Client, plane: u32) -> bool {
+fn probe(device: &CubeDevice, client: &Client, plane: u32) -> u32 {
     let found = empty_device_contiguous_dtype(client.clone(), device.clone(), Shape::new([PROBED]), DType::U32);
     plane_probe::launch(
         client,
@@ -59,6 +97,11 @@ fn probe(device: &CubeDevice, client: &Client, plane: u32) -> bool {
         found.clone().into_tensor_arg(),
         plane,
     );
-    let Ok(bytes) = client.read_one(found.handle) else { return false };
-    bytes.len() >= 4 * PROBED && bytes.chunks_exact(4).take(PROBED).all(|word| word == 1u32.to_ne_bytes())
+    let Ok(bytes) = client.read_one(found.handle) else { return 0 };
+    if bytes.len() < 4 * PROBED {
+        return 0;
+    }
+    bytes.chunks_exact(4).take(PROBED).fold(BROADCASTS | SHUFFLES, |found, word| {
+        found & word.iter().enumerate().fold(0, |bits, (at, &byte)| bits | u32::from(byte) << (8 * at))
+    })
 }

@@ -1,0 +1,87 @@
+//! Matrix units are tried on a small problem before they are trusted: they belong to the youngest parts of drivers and compilers,
+//! some of which lose what was added under a condition, or fold away a rounding.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use attn_core::{AttentionInputs, AttentionSpec, Problem};
+use burn_backend::ops::FloatTensorOps;
+use burn_backend::{DType, FloatDType, TensorData};
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend, CubeDevice};
+
+use crate::host::launch::{self, Operands};
+use crate::host::machine::Machine;
+use crate::host::tiles::Tiles;
+
+/// Batch entries, heads, key/value heads, queries, keys, D, E: tails on every axis, several blocks, half a tile of rows.
+const SHAPE: [usize; 7] = [1, 2, 1, 43, 77, 40, 24];
+
+/// Whether matrix units find for `dtype` what units with rows of their own find. Asked once of each device and type.
+///
+/// # Errors
+/// What differed.
+pub fn matrices(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
+    static ANSWERS: LazyLock<Mutex<HashMap<String, Result<(), String>>>> = LazyLock::new(Mutex::default);
+    // An answer is written whole or not at all.
+    let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
+    answers.entry(format!("{device:?} {dtype:?}")).or_insert_with(|| compare(device, dtype, machine)).clone()
+}
+
+fn compare(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
+    let [batch, heads, kv_heads, query_len, key_len, head_dim, value_dim] = SHAPE;
+    let inputs = || {
+        AttentionInputs::<CubeBackend>::new(
+            numbers(device, dtype, [batch, heads, query_len, head_dim], 1),
+            numbers(device, dtype, [batch, kv_heads, key_len, head_dim], 2),
+            numbers(device, dtype, [batch, kv_heads, key_len, value_dim], 3),
+        )
+    };
+    let spec = AttentionSpec { causal: true, scale: Some(0.5), ..AttentionSpec::default() };
+    let problem = inputs().problem(&spec).map_err(|error| error.to_string())?;
+    let rows = answer(&problem, inputs(), &Tiles::by_rows(&problem, machine))?;
+    let matrices = answer(&problem, inputs(), &Tiles::by_matrices(&problem, machine)?)?;
+    // Values lie within ±1, and outputs are rounded to the narrow type; the LSE is not.
+    let rounding = if dtype == FloatDType::F16 { 2f32.powi(-10) } else { 2f32.powi(-7) };
+    for (what, allowed, [found, expected]) in
+        [("output", rounding, [&matrices.0, &rows.0]), ("LSE", 1e-4, [&matrices.1, &rows.1])]
+    {
+        let same = |(&a, &b): (&f32, &f32)| (a - b).abs() <= allowed;
+        if found.len() != expected.len() || !found.iter().zip(expected).all(same) {
+            return Err(format!("on trial the {what} of the driver's matrices of {dtype:?} was wrong"));
+        }
+    }
+    Ok(())
+}
+
+/// Output and LSE, as f32.
+fn answer(
+    problem: &Problem,
+    inputs: AttentionInputs<CubeBackend>,
+    tiles: &Tiles,
+) -> Result<(Vec<f32>, Vec<f32>), String> {
+    let operands = Operands::new(problem, inputs);
+    let (out, lse) = launch::forward(problem, &operands, tiles, true);
+    let lse = lse.ok_or("no LSE was made")?;
+    Ok((read(out)?, read(lse)?))
+}
+
+fn read(tensor: CubeTensor) -> Result<Vec<f32>, String> {
+    let (dtype, shape) = (tensor.dtype, tensor.meta.shape().clone());
+    let bytes = tensor.client.read_one(tensor.handle).map_err(|error| error.to_string())?;
+    let data = TensorData::from_bytes(bytes, shape, dtype).convert_dtype(DType::F32);
+    data.try_to_vec().map_err(|error| format!("{error:?}"))
+}
+
+/// Numbers between −1 and 1 without a pattern, the same each time.
+fn numbers(device: &CubeDevice, dtype: FloatDType, shape: [usize; 4], seed: u32) -> CubeTensor {
+    let count = shape.iter().product::<usize>() as u32;
+    let number = |at: u32| {
+        // Weyl's sequence, stirred: multiplication by odd numbers loses nothing.
+        let x = (at + 1).wrapping_mul(0x9e37_79b9).wrapping_add(seed.wrapping_mul(0x85eb_ca6b));
+        let x = (x ^ (x >> 15)).wrapping_mul(0x2c1b_3c6d);
+        (x >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let data = TensorData::new((0..count).map(number).collect::<Vec<_>>(), shape).convert_dtype(dtype.into());
+    CubeBackend::float_from_data(data, device)
+}
