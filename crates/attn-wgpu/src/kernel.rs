@@ -18,7 +18,7 @@ use crate::host::trial;
 pub enum Cube {
     /// `cube`: every unit has rows of its own. Any adapter, any type.
     Rows,
-    /// `cube-decode`: units share the dimensions of up to eight rows. Any type, where planes exchange numbers.
+    /// `cube-decode`: units share the dimensions of the rows, up to 32 that share keys. Any type, where planes exchange numbers.
     Decode,
     /// `cube-matrix`: matrix units multiply. f16 and bf16, where the device has them.
     Matrix,

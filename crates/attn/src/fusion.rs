@@ -55,7 +55,7 @@ fn wide(problem: &Problem) -> DType {
     }
 }
 
-/// The kernel `cube`, put off.
+/// One of the GPU kernels, put off.
 #[derive(Debug, Clone, Copy)]
 struct Deferred(Cube);
 

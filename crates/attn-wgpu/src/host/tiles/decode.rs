@@ -25,6 +25,8 @@ pub struct DecodeTiles {
 const ROWS: usize = 8;
 /// Rows that share keys, at most: more are work enough for units with rows of their own.
 const MOST_ROWS: usize = 32;
+/// Times the registers that are wished for, which a unit may use where a plane has no more units: beyond, compilers take minutes.
+const CROWDED: usize = 4;
 /// Keys of a unit at once: loads that are under way together.
 const KEYS: usize = 4;
 
@@ -57,11 +59,13 @@ impl Tiles {
         let columns = problem.value_dim.min(COLUMNS);
         // As few units to a key as have room for the rows, since they have to add up what each finds; but as many as read a line.
         let least = tuned.decode_lanes.min(problem.head_dim.next_power_of_two());
-        let fits = |lanes: usize| {
-            lanes >= least && rows * (problem.head_dim + columns).div_ceil(lanes) <= tuned.decode_registers
-        };
-        let halves = std::iter::successors(Some(1), |&lanes| (lanes < plane).then_some(2 * lanes));
-        let lanes = halves.filter(|&lanes| lanes <= plane).find(|&lanes| fits(lanes)).unwrap_or(plane);
+        let kept = |lanes: usize| rows * (problem.head_dim + columns).div_ceil(lanes);
+        if kept(plane) > CROWDED * tuned.decode_registers {
+            return Err(format!("rows of {} and {columns} numbers, too wide for a plane of {plane}", problem.head_dim));
+        }
+        let doubled = std::iter::successors(Some(1), |&lanes| (lanes < plane).then_some(2 * lanes));
+        let mut enough = doubled.filter(|&lanes| lanes >= least && kept(lanes) <= tuned.decode_registers);
+        let lanes = enough.next().unwrap_or(plane);
         let block = if rows > KEYS { KEYS / 2 } else { KEYS };
         let none = Options { softcap: false, alibi: false, mask: false, bias: false, keep: false };
         let cut = |planes| DecodeTiles { lanes, plane, planes, block };

@@ -146,6 +146,8 @@ fn what_does_not_serve_says_why() {
     let few = under(AttentionSpec::default(), DType::F16, [8, 8], [3, 64], 64);
     assert!(Tiles::by_matrices(&few, &machine).unwrap_err().contains("3 rows"));
     assert!(Tiles::by_dimensions(&f32, &machine).unwrap_err().contains("64 rows"));
+    let long = under(AttentionSpec::default(), DType::F16, [8, 8], [8, 64], 4096);
+    assert!(Tiles::by_dimensions(&long, &machine).unwrap_err().contains("4096"));
     let alone = Machine { shuffles: 0, matrix_sizes: vec![], ..machine };
     assert!(Tiles::by_dimensions(&few, &alone).unwrap_err().contains("exchange"));
     let wide = under(AttentionSpec::default(), DType::F16, [8, 8], [64, 64], 64);
