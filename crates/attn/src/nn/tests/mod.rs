@@ -7,7 +7,7 @@ mod multi_head;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, Device, Gradients, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Gradients, Tensor, TensorData};
 
 /// Numbers in (−1, 1) that repeat nowhere and look like noise; another `seed`, other numbers.
 fn noise<const N: usize>(shape: [usize; N], seed: usize, device: &Device) -> Tensor<N> {
@@ -37,11 +37,15 @@ fn shaken<M: Module>(module: M) -> M {
     module.map(&mut Shake(0))
 }
 
+/// A tensor's elements in f64, row by row.
+fn elements<const N: usize>(tensor: Tensor<N>) -> Vec<f64> {
+    tensor.into_data().convert::<f64>().try_to_vec::<f64>().unwrap()
+}
+
 #[track_caller]
 fn assert_close<const N: usize>(found: Tensor<N>, expected: Tensor<N>, tolerance: f64) {
     assert_eq!(found.dims(), expected.dims());
-    let values = |tensor: Tensor<N>| tensor.into_data().convert::<f64>().try_to_vec::<f64>().unwrap();
-    for (at, (found, expected)) in values(found).into_iter().zip(values(expected)).enumerate() {
+    for (at, (found, expected)) in elements(found).into_iter().zip(elements(expected)).enumerate() {
         // Written so that NaN fails.
         assert!((found - expected).abs() <= tolerance, "element {at}: {found} in place of {expected}");
     }
@@ -96,4 +100,105 @@ fn gradients<M: Module>(module: &M, gradients: &Gradients) -> Vec<(String, Optio
     let mut read = Read { path: vec![], gradients, found: vec![] };
     module.visit(&mut read);
     read.found
+}
+
+/// What is computed is the same on every backend of the build that has a device here.
+#[track_caller]
+fn assert_agreement<const N: usize>(tolerance: f64, compute: impl Fn(&Device) -> Tensor<N>) {
+    let mut first: Option<Tensor<N>> = None;
+    for name in crate::BACKENDS {
+        let device = match crate::device(name) {
+            Ok(device) => device,
+            Err(error) => {
+                println!("skipped: {error}");
+                continue;
+            }
+        };
+        // Compared on one device: what came from the others is carried there.
+        let data = compute(&device).into_data();
+        match &first {
+            None => first = Some(Tensor::from_data(data, &Device::default())),
+            Some(first) => assert_close(Tensor::from_data(data, &Device::default()), first.clone(), tolerance),
+        }
+    }
+}
+
+/// The parameters of one module in another that was made alike: saved and loaded.
+fn restored<M: Module>(from: &M, into: M) -> M {
+    into.try_load_record(from.clone().into_record()).unwrap()
+}
+
+/// An input as a parameter, so that [`assert_gradients`] moves it, too: give it `(layer, Input::new(…))`.
+#[derive(Module, Debug)]
+struct Input<const N: usize> {
+    value: Param<Tensor<N>>,
+}
+
+impl<const N: usize> Input<N> {
+    fn new(value: Tensor<N>) -> Self {
+        Self { value: Param::from_tensor(value) }
+    }
+
+    fn value(&self) -> Tensor<N> {
+        self.value.val()
+    }
+}
+
+/// Elements of each parameter that [`assert_gradients`] moves.
+const MOVED: usize = 7;
+
+/// The gradients of `loss` by the module's parameters are its central differences, in f64. The module may be of any element
+/// type and on any device; `loss` gets it in f64 on an autodiff device and must make its own tensors likewise.
+#[track_caller]
+fn assert_gradients<M: Module>(module: M, loss: impl Fn(&M) -> Tensor<1>) {
+    /// Makes every parameter anew in f64, one element of one of them moved.
+    struct Move {
+        next: usize,
+        parameter: usize,
+        element: usize,
+        by: f64,
+    }
+    impl ModuleMapper for Move {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let at = self.next;
+            self.next += 1;
+            param.map(|tensor| {
+                let (dims, device) = (tensor.dims(), tensor.device().autodiff());
+                let mut values = elements(tensor);
+                if at == self.parameter {
+                    values[self.element] += self.by;
+                }
+                Tensor::from_data(TensorData::new(values, dims), (&device, DType::F64)).require_grad()
+            })
+        }
+    }
+    struct Read<'a> {
+        gradients: &'a Gradients,
+        found: Vec<Vec<f64>>,
+    }
+    impl ModuleVisitor for Read<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = param.val();
+            let count = tensor.shape().num_elements();
+            self.found.push(tensor.grad(self.gradients).map_or_else(|| vec![0.0; count], elements));
+        }
+    }
+    let moved = |parameter, element, by| module.clone().map(&mut Move { next: 0, parameter, element, by });
+    let still = moved(usize::MAX, 0, 0.0);
+    let gradients = loss(&still).backward();
+    let mut read = Read { gradients: &gradients, found: vec![] };
+    still.visit(&mut read);
+    assert!(!read.found.is_empty(), "the module has no parameters");
+    // Errors of the difference: the third derivative times step² and the rounding over step.
+    let (step, tolerance) = (1e-5, 1e-7);
+    for (parameter, found) in read.found.iter().enumerate() {
+        let stride = found.len().div_ceil(MOVED).max(1);
+        for element in (0..found.len()).step_by(stride) {
+            let at = |by| elements(loss(&moved(parameter, element, by)))[0];
+            let expected = (at(step) - at(-step)) / (2.0 * step);
+            let (found, scale) = (found[element], 1.0 + expected.abs());
+            let holds = (found - expected).abs() <= tolerance * scale;
+            assert!(holds, "parameter {parameter}, element {element}: {found} in place of {expected}");
+        }
+    }
 }

@@ -4,7 +4,10 @@ use attn_core::{AttentionError, AttentionSpec, KernelChoice, Mask};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::{assert_close, bools, gradients, heads, joined, noise, plain, shaken};
+use super::{
+    Input, assert_agreement, assert_close, assert_gradients, bools, gradients, heads, joined, noise, plain, restored,
+    shaken,
+};
 use crate::nn::{AttentionOptions, MultiHeadAttention, MultiHeadAttentionConfig};
 use crate::{Attention, Selection};
 
@@ -170,6 +173,25 @@ fn gradients_reach_every_parameter_and_are_those_of_the_plain_computation() {
 }
 
 #[test]
+fn gradients_are_central_differences() {
+    let device = Device::default();
+    let layer = layer(MultiHeadAttentionConfig::new(6, 2).with_kv_heads(Some(1)), &device);
+    assert_gradients((layer, Input::new(noise([2, 4, 6], 1, &device))), |(layer, hidden)| {
+        let options = AttentionOptions::new().spec(AttentionSpec::new().with_causal(true));
+        let out = layer.self_attention(hidden.value(), &options).unwrap().out;
+        (out.clone() * out).sum()
+    });
+}
+
+#[test]
+fn every_backend_gives_the_same() {
+    assert_agreement(1e-5, |device| {
+        let layer = layer(MultiHeadAttentionConfig::new(8, 4).with_kv_heads(Some(2)), device);
+        layer.self_attention(noise([2, 5, 8], 1, device), &AttentionOptions::new()).unwrap().out
+    });
+}
+
+#[test]
 fn dropout_drops_weights_in_training_alone_and_shows_them_whole() {
     let device = Device::default().autodiff();
     let layer = layer(MultiHeadAttentionConfig::new(8, 2).with_dropout(0.5), &device);
@@ -206,7 +228,7 @@ fn a_record_carries_every_parameter() {
     let device = Device::default();
     let config = MultiHeadAttentionConfig::new(8, 4).with_kv_heads(Some(1)).with_value_bias(false);
     let first = layer(config.clone(), &device);
-    let second = config.init(&device).unwrap().try_load_record(first.clone().into_record()).unwrap();
+    let second = restored(&first, config.init(&device).unwrap());
     let hidden = noise([1, 5, 8], 1, &device);
     let [a, b] =
         [first, second].map(|layer| layer.self_attention(hidden.clone(), &AttentionOptions::new()).unwrap().out);
