@@ -1,10 +1,12 @@
 //! The tensors of one attention, as primitives of a backend, and the tensors it returns.
 
+use std::sync::Arc;
+
 use burn_backend::tensor::{BoolTensor, FloatTensor};
 use burn_backend::{Backend, TensorMetadata};
 
 use crate::problem::{ProblemInputs, TensorInfo};
-use crate::{AttentionError, AttentionSpec, Mask, Problem};
+use crate::{AttentionError, AttentionSpec, BlockMask, Mask, Problem};
 
 /// What goes in. Axes: B batch, H query heads, G key/value heads (H a multiple of G; query head `h` reads head `h / (H/G)`),
 /// Sq/Sk query/key length, D head dimension, E value dimension. All float tensors share one element type.
@@ -27,12 +29,24 @@ pub struct AttentionInputs<B: Backend> {
     /// One length a batch entry: keys at and past it are hidden, and bottom-right alignment ends there. On the host, since they
     /// shape the work.
     pub kv_lens: Option<Vec<usize>>,
+    /// Which blocks of the scores can be skipped, and which pairs of the others are seen. On the host, as the lengths.
+    pub block_mask: Option<Arc<BlockMask>>,
 }
 
 impl<B: Backend> AttentionInputs<B> {
-    /// Plain attention's inputs: no mask, bias, slopes, sinks or lengths.
+    /// Plain attention's inputs: no mask, bias, slopes, sinks, lengths or block mask.
     pub fn new(query: FloatTensor<B>, key: FloatTensor<B>, value: FloatTensor<B>) -> Self {
-        Self { query, key, value, mask: None, bias: None, alibi_slopes: None, sinks: None, kv_lens: None }
+        Self {
+            query,
+            key,
+            value,
+            mask: None,
+            bias: None,
+            alibi_slopes: None,
+            sinks: None,
+            kv_lens: None,
+            block_mask: None,
+        }
     }
 
     /// Checks these inputs against each other and the spec.
@@ -52,6 +66,7 @@ impl<B: Backend> AttentionInputs<B> {
                 alibi_slopes: self.alibi_slopes.as_ref().map(info),
                 sinks: self.sinks.as_ref().map(info),
                 kv_lens: self.kv_lens.as_deref(),
+                block_mask: self.block_mask.as_ref(),
             },
         )
     }

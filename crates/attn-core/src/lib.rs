@@ -13,7 +13,7 @@
 //! s        ← softcap · tanh(s / softcap)                        if a softcap is given
 //! s        ← s − slope_h · |j − p|                              if ALiBi slopes are given
 //! s        ← s + bias(i, j)                                     if a bias is given
-//! s        ← −inf  where causal, window, kv_lens or mask hide
+//! s        ← −inf  where causal, window, kv_lens, mask or block mask hide
 //! lse(i)   = ln( Σ_j exp s(i, j)  [+ exp sink_h] )
 //! w(i, j)  = exp(s(i, j) − lse(i))
 //! out(i)   = Σ_j w(i, j) · v_j
@@ -27,6 +27,7 @@
 //! | for | see |
 //! | --- | --- |
 //! | the numbers and switches | [`AttentionSpec`], [`Mask`] |
+//! | masks as expressions, whose empty blocks are skipped | [`MaskExpr`], [`BlockMask`] |
 //! | the tensors in and out | [`AttentionInputs`], [`AttentionOutputs`] |
 //! | what is checked, and the shapes after | [`Problem`], [`AttentionError`] |
 //! | which kernel will serve, and its cost | [`plan::plan`], [`Plan`] |
@@ -36,11 +37,13 @@
 //! | the answer that every kernel is judged by | [`reference`](mod@reference) |
 
 mod band;
+pub mod block_mask;
 pub mod composite;
 mod error;
 mod inputs;
 mod kernel;
 mod mask;
+mod mask_expr;
 pub mod merge;
 pub mod plan;
 mod problem;
@@ -48,10 +51,12 @@ pub mod reference;
 mod spec;
 
 pub use band::{Band, Coverage};
+pub use block_mask::BlockMask;
 pub use error::AttentionError;
 pub use inputs::{AttentionInputs, AttentionOutputs, Gradients, Upstream, Wanted};
 pub use kernel::{AttentionKernel, Pass};
 pub use mask::{Mask, Polarity};
+pub use mask_expr::{MaskExpr, MaskShape, Pair, PairFunction};
 pub use plan::{KernelChoice, PassPlan, Plan};
 pub use problem::{Problem, ProblemInputs, TensorInfo};
 pub use spec::{Alignment, AttentionSpec, Window};

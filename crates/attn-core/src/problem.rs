@@ -1,8 +1,10 @@
 //! The validated problem: the only source of shapes, and the place where wrong input is caught.
 
+use std::sync::Arc;
+
 use burn_backend::{DType, FloatDType};
 
-use crate::{Alignment, AttentionError, AttentionSpec, Band};
+use crate::{AttentionError, AttentionSpec, Band, BlockMask};
 
 /// Shape and element type of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct ProblemInputs<'a> {
     pub sinks: Option<TensorInfo>,
     /// `[B]`.
     pub kv_lens: Option<&'a [usize]>,
+    /// `[B or 1, H or 1, Sq, Sk]`.
+    pub block_mask: Option<&'a Arc<BlockMask>>,
 }
 
 /// An attention whose inputs fit each other. Made by [`Problem::new`] alone, so that a kernel may rely on all it says.
@@ -68,6 +72,8 @@ pub struct Problem {
     pub alibi: bool,
     /// Whether sinks are given.
     pub sinks: bool,
+    /// Which blocks can be skipped and which pairs are seen, beside the bands; of the lengths of this problem.
+    pub block_mask: Option<Arc<BlockMask>>,
 }
 
 impl Problem {
@@ -111,6 +117,7 @@ impl Problem {
             bias: broadcast("bias", inputs.bias.as_ref(), scores)?,
             alibi: per_head("alibi_slopes", inputs.alibi_slopes.as_ref(), heads)?,
             sinks: per_head("sinks", inputs.sinks.as_ref(), heads)?,
+            block_mask: blocks(inputs.block_mask, scores)?,
         })
     }
 
@@ -127,16 +134,20 @@ impl Problem {
         }
     }
 
-    /// Whether anything may be hidden: by the bands, a mask, or a bias (whose `−inf` hides).
+    /// Whether anything may be hidden: by the bands, a mask, a block mask, or a bias (whose `−inf` hides).
     pub fn may_hide(&self) -> bool {
         self.mask.is_some()
+            || self.block_mask.is_some()
             || self.bias.is_some()
             || self.bands.iter().any(|band| !band.is_full(self.query_len, self.key_len))
     }
 
-    /// The pairs of query and key that the bands leave visible, over batch and heads. Masks are not counted: their contents are
-    /// unknown before the kernel runs.
+    /// The pairs of query and key that the bands and the block mask leave visible, over batch and heads. Masks are not counted: their
+    /// contents are unknown before the kernel runs.
     pub fn visible_pairs(&self) -> u64 {
+        if let Some(mask) = &self.block_mask {
+            return self.bands.iter().enumerate().map(|(batch, band)| self.pairs_in_blocks(mask, batch, band)).sum();
+        }
         let pairs: u64 = match self.bands.first() {
             Some(first) if self.bands.iter().all(|band| band == first) => {
                 first.visible_pairs(self.query_len) * self.batch as u64
@@ -144,6 +155,17 @@ impl Problem {
             _ => self.bands.iter().map(|band| band.visible_pairs(self.query_len)).sum(),
         };
         pairs * self.heads as u64
+    }
+
+    /// The pairs of a batch entry that both its band and the block mask leave visible.
+    fn pairs_in_blocks(&self, mask: &BlockMask, batch: usize, band: &Band) -> u64 {
+        let rows = |head: usize| -> u64 {
+            (0..self.query_len).map(|row| mask.seen_in(batch, head, row, band.keys_of(row)) as u64).sum()
+        };
+        match mask.shape()[1] {
+            1 => rows(0) * self.heads as u64,
+            heads => (0..heads).map(rows).sum(),
+        }
     }
 
     /// Whether there is no element of output to compute: an empty batch, no heads or no queries.
@@ -230,11 +252,7 @@ fn bands(
     let right = spec.window.right.and_then(distance);
     let upper = if spec.causal { Some(right.unwrap_or(0).min(0)) } else { right };
     let band = |keys: usize| Band {
-        offset: match spec.alignment {
-            Alignment::BottomRight => keys as i64 - query_len as i64,
-            Alignment::TopLeft => 0,
-            Alignment::Offset(offset) => offset,
-        },
+        offset: spec.alignment.offset(query_len, keys),
         lower: spec.window.left.and_then(distance).map(|keys| -keys),
         upper,
         keys,
@@ -255,6 +273,18 @@ fn broadcast(
     } else {
         Err(AttentionError::shape(argument, expected, &info.shape))
     }
+}
+
+/// A block mask of this problem's lengths; batch and heads broadcast.
+fn blocks(mask: Option<&Arc<BlockMask>>, scores: [usize; 4]) -> Result<Option<Arc<BlockMask>>, AttentionError> {
+    let Some(mask) = mask else { return Ok(None) };
+    let found = mask.shape();
+    let fits = |axis: usize| found[axis] == scores[axis] || axis < 2 && found[axis] == 1;
+    if (0..4).all(fits) {
+        return Ok(Some(mask.clone()));
+    }
+    let expected = format!("{scores:?} ([batch, heads, query_len, key_len], batch and heads may be 1)");
+    Err(AttentionError::shape("block_mask", expected, &found))
 }
 
 fn per_head(argument: &'static str, info: Option<&TensorInfo>, heads: usize) -> Result<bool, AttentionError> {

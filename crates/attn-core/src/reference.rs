@@ -221,6 +221,7 @@ fn seen(problem: &Problem, inputs: &HostInputs, row: &Row, j: usize) -> bool {
     j < band.keys
         && band.lower.is_none_or(|lower| relative >= i128::from(lower))
         && band.upper.is_none_or(|upper| relative <= i128::from(upper))
+        && problem.block_mask.as_ref().is_none_or(|mask| mask.sees(row.batch, row.head, row.row, j))
         && inputs.mask.as_ref().is_none_or(|(mask, polarity)| mask.at(index) == (*polarity == Polarity::Keep))
         && inputs.bias.as_ref().is_none_or(|bias| bias.at(index) != f64::NEG_INFINITY)
 }

@@ -47,6 +47,17 @@ pub enum Alignment {
     Offset(i64),
 }
 
+impl Alignment {
+    /// Position of query 0 of a batch entry that has `keys` keys: the `offset` in `p = i + offset`.
+    pub fn offset(self, query_len: usize, keys: usize) -> i64 {
+        match self {
+            Self::BottomRight => keys as i64 - query_len as i64,
+            Self::TopLeft => 0,
+            Self::Offset(offset) => offset,
+        }
+    }
+}
+
 impl AttentionSpec {
     /// Plain attention; the same as `default()`.
     pub fn new() -> Self {

@@ -17,6 +17,7 @@ fn inputs<'a>() -> ProblemInputs<'a> {
         alibi_slopes: None,
         sinks: None,
         kv_lens: None,
+        block_mask: None,
     }
 }
 

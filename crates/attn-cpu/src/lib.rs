@@ -20,6 +20,7 @@
 //!     bias: None,
 //!     alibi_slopes: None,
 //!     sinks: None,
+//!     blocks: None,
 //! };
 //! let (mut out, mut lse) = ([0.0_f32; 4], [0.0_f32; 2]);
 //! forward(&problem, Isa::detect(), &mut out, Some(&mut lse))?;
@@ -56,6 +57,8 @@
 //! - **Tiles nobody sees** are not visited: a strip's part of a block is cut to the vectors that any of its rows sees, the
 //!   product with the values to the very keys. Tiles that all rows see skip hiding, and a problem with nothing but a
 //!   positive scale skips the options: the scale goes into the exponent's multiplication.
+//! - **Masks by blocks.** Groups of 64 keys that no row of a task sees are not packed, those that no row of a strip sees not
+//!   multiplied, those that all see not masked (`task/blocks.rs`).
 //! - **Hidden NaN.** A weight of 0 times a hidden NaN would be NaN. Outputs are tested for being finite as they are written;
 //!   a task that fails runs again and skips hidden pairs one by one (`task/careful.rs`). Clean inputs pay nothing.
 //! - **Base 2.** Maxima are kept in base 2, rounded once; the exponent is one fused multiplication of the raw score. So
@@ -108,5 +111,5 @@ pub use element::Element;
 pub use error::CpuError;
 pub use forward::{forward, workspace_bytes};
 pub use isa::Isa;
-pub use problem::{Attention, Band, Mask};
+pub use problem::{Attention, Band, Blocks, Mask};
 pub use view::View;

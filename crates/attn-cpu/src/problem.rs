@@ -44,12 +44,74 @@ pub struct Mask<'a> {
     pub seen_when: bool,
 }
 
+/// Queries and keys of a block of a mask by blocks: a row of a block is one word.
+pub(crate) const MASK_BLOCK: usize = 64;
+/// Table entry of a block that nothing sees.
+pub(crate) const EMPTY: u32 = 0;
+/// Table entry of a block in which every pair is seen.
+pub(crate) const FULL: u32 = 1;
+/// Table entry of the first pattern.
+pub(crate) const FIRST_PATTERN: u32 = 2;
+
+/// A mask by blocks of 64 queries by 64 keys. Blocks that nothing sees are skipped, blocks that are seen whole are not masked.
+#[derive(Debug, Clone, Copy)]
+pub struct Blocks<'a> {
+    pub(crate) batch: usize,
+    pub(crate) heads: usize,
+    pub(crate) query_blocks: usize,
+    pub(crate) key_blocks: usize,
+    pub(crate) table: &'a [u32],
+    pub(crate) patterns: &'a [[u64; MASK_BLOCK]],
+}
+
+impl<'a> Blocks<'a> {
+    /// A mask of `shape`, `[batch, heads, query_len, key_len]`; batch and heads may be 1, which broadcasts.
+    ///
+    /// `table` is `[batch, heads, ⌈query_len / 64⌉, ⌈key_len / 64⌉]`: 0 where nothing is seen, 1 where everything is, and `2 + n` where
+    /// pattern `n` tells: bit `k` of its word `r` whether the block's query `r` sees its key `k`.
+    ///
+    /// # Errors
+    /// [`CpuError::Length`] where the table has another length than the shape asks for, [`CpuError::Value`] where it names a
+    /// pattern that is not there.
+    pub fn new(shape: [usize; 4], table: &'a [u32], patterns: &'a [[u64; 64]]) -> Result<Self, CpuError> {
+        let [batch, heads, query_len, key_len] = shape;
+        let (query_blocks, key_blocks) = (query_len.div_ceil(MASK_BLOCK), key_len.div_ceil(MASK_BLOCK));
+        let blocks = [heads, query_blocks, key_blocks].into_iter().fold(batch, usize::saturating_mul);
+        length("blocks", table.len(), blocks)?;
+        match table.iter().find(|&&entry| entry as usize >= patterns.len() + FIRST_PATTERN as usize) {
+            Some(entry) => Err(value_error("blocks", format!("entries of {} patterns", patterns.len()), entry)),
+            None => Ok(Self { batch, heads, query_blocks, key_blocks, table, patterns }),
+        }
+    }
+
+    /// Where the row of a query's block begins in the table.
+    pub(crate) fn row(&self, batch: usize, head: usize, query: usize) -> usize {
+        let (batch, head) = (if self.batch == 1 { 0 } else { batch }, if self.heads == 1 { 0 } else { head });
+        ((batch * self.heads + head) * self.query_blocks + query / MASK_BLOCK) * self.key_blocks
+    }
+
+    /// Whether its table is that of a problem.
+    fn check(&self, dims: &Dims) -> Result<(), CpuError> {
+        let own = |found: usize, axis: usize| found == 1 || found == axis;
+        let blocks = [dims.query_len, dims.key_len].map(|len| len.div_ceil(MASK_BLOCK));
+        if own(self.batch, dims.batch) && own(self.heads, dims.heads) && [self.query_blocks, self.key_blocks] == blocks
+        {
+            return Ok(());
+        }
+        Err(CpuError::Shape {
+            argument: "blocks",
+            expected: format!("[1 or {}, 1 or {}, {}, {}] blocks", dims.batch, dims.heads, blocks[0], blocks[1]),
+            found: format!("[{}, {}, {}, {}]", self.batch, self.heads, self.query_blocks, self.key_blocks),
+        })
+    }
+}
+
 /// One attention problem: `out = softmax(hide(bias + alibi + softcap(scale · query · keyᵀ))) · value`.
 ///
 /// Axes: `B` batch, `H` heads, `G` kv_heads (`H` a multiple of `G`; head `h` reads key/value head `h / (H/G)`), `Sq`
 /// query_len, `Sk` key_len, `D` head_dim, `E` value_dim. For query `i` and key `j` the score is
 /// `scale · q·k`, then `softcap · tanh(score / softcap)`, then `− slope[h] · |j − (i + offset)|`, then `+ bias`. What the
-/// band, the mask or a bias of −∞ hides has no influence, even where it holds NaN or infinity.
+/// band, the mask, the blocks or a bias of −∞ hides has no influence, even where it holds NaN or infinity.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention<'a, T> {
     /// `[B, H, Sq, D]`.
@@ -72,6 +134,8 @@ pub struct Attention<'a, T> {
     pub alibi_slopes: Option<&'a [T]>,
     /// One a head: length `H`. A logit that takes weight and gives no value.
     pub sinks: Option<&'a [T]>,
+    /// Blocks of the scores that are skipped, and pairs of others that are hidden.
+    pub blocks: Option<Blocks<'a>>,
 }
 
 /// The lengths of all axes.
@@ -123,7 +187,8 @@ impl<T: Element> Attention<'_, T> {
         self.mask.map_or(Ok(()), |mask| shape("mask", mask.view.shape(), scores))?;
         self.bias.map_or(Ok(()), |bias| shape("bias", bias.shape(), scores))?;
         self.alibi_slopes.map_or(Ok(()), |slopes| length("alibi_slopes", slopes.len(), dims.heads))?;
-        self.sinks.map_or(Ok(()), |sinks| length("sinks", sinks.len(), dims.heads))
+        self.sinks.map_or(Ok(()), |sinks| length("sinks", sinks.len(), dims.heads))?;
+        self.blocks.map_or(Ok(()), |blocks| blocks.check(dims))
     }
 }
 

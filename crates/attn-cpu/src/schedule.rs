@@ -5,11 +5,12 @@
 //! GQA each packed key serves all heads that read it. The cut depends on the problem alone, and every row is computed by
 //! one task in a fixed order of keys: the result is the same to the last bit for any number of threads.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::element::{Element, Loads};
 use crate::kernel::{BLOCK, BLOCK_BYTES, ROWS, STRIDE};
-use crate::problem::{Attention, Dims};
+use crate::problem::{Attention, Blocks, Dims, EMPTY, MASK_BLOCK};
 use crate::simd::Simd;
 use crate::task::{Row, Strip, Worker};
 
@@ -95,7 +96,7 @@ impl Layout {
             blocks,
             tasks: blocks.saturating_mul(dims.batch.saturating_mul(dims.kv_heads)),
             value_width,
-            block_keys: block_keys.next_multiple_of(geometry.tile_keys),
+            block_keys: block_keys.next_multiple_of(geometry.tile_keys).next_multiple_of(MASK_BLOCK),
             lanes: geometry.lanes,
             accum_bytes: geometry.accum_bytes,
             head_dim: dims.head_dim,
@@ -172,11 +173,40 @@ fn order<T: Element>(problem: &Attention<'_, T>, dims: &Dims, layout: &Layout) -
         let first = task % layout.blocks * layout.task_rows;
         let last = (first + layout.task_rows).min(rows) - 1;
         let (a, b) = (band.visible(first / layout.group), band.visible(last / layout.group));
-        (last + 1 - first) as u64 * (b.1.max(a.1) - a.0.min(b.0)) as u64
+        let (start, end) = (a.0.min(b.0), b.1.max(a.1));
+        let seen = match &problem.blocks {
+            None => (end - start) as u64,
+            Some(blocks) => {
+                let entry = (task / layout.blocks / dims.kv_heads, task / layout.blocks % dims.kv_heads);
+                keys_in_blocks(blocks, layout.group, entry, first..last + 1, start..end)
+            }
+        };
+        (last + 1 - first) as u64 * seen
     };
     let mut order: Vec<_> = (0..layout.tasks).map(|task| (cost(task), task)).collect();
     order.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
     order
+}
+
+/// The keys in a range that lie in blocks seen by a task's rows, on average over its heads and blocks of queries.
+fn keys_in_blocks(
+    blocks: &Blocks<'_>,
+    group: usize,
+    (batch, kv_head): (usize, usize),
+    rows: Range<usize>,
+    keys: Range<usize>,
+) -> u64 {
+    let queries = rows.start / group..(rows.end - 1) / group + 1;
+    let (mut seen, mut count) = (0, 0);
+    for head in kv_head * group..(kv_head + 1) * group {
+        for block in queries.start / MASK_BLOCK..queries.end.div_ceil(MASK_BLOCK) {
+            let row = blocks.row(batch, head, block * MASK_BLOCK);
+            let kinds = &blocks.table[row..][keys.start / MASK_BLOCK..keys.end.div_ceil(MASK_BLOCK)];
+            seen += kinds.iter().filter(|kind| **kind != EMPTY).count() * MASK_BLOCK;
+            count += 1;
+        }
+    }
+    (seen / count.max(1)) as u64
 }
 
 /// Where results go. Tasks write disjoint rows.

@@ -3,7 +3,7 @@
 mod common;
 
 use attn_cpu::{Attention, Band, CpuError, Isa, View, forward, workspace_bytes};
-use common::{Array, Dims, Lay, Owned, Random, Real, check_all, indices};
+use common::{Array, Dims, Lay, Owned, OwnedBlocks, Random, Real, check_all, indices};
 use half::{bf16, f16};
 
 const DIMS: Dims = Dims { batch: 2, heads: 4, kv_heads: 2, query_len: 21, key_len: 53, head_dim: 16, value_dim: 16 };
@@ -47,7 +47,12 @@ fn hidden_by_all<T: Real>(dims: Dims) {
         T::of(if j <= last { 0.0 } else { f64::NEG_INFINITY })
     });
     by_bias.bias = Some(bias.broadcast(shape));
-    for owned in [by_band, by_keep, by_hide, by_bias] {
+    let mut by_blocks = owned.clone();
+    let word = u64::MAX >> (64 - last);
+    let table = vec![2; dims.query_len.div_ceil(64)];
+    by_blocks.blocks =
+        Some(OwnedBlocks { shape: [1, 1, dims.query_len, dims.key_len], table, patterns: vec![[word; 64]] });
+    for owned in [by_band, by_keep, by_hide, by_bias, by_blocks] {
         let oracle = owned.oracle();
         assert!(oracle.out.iter().chain(&oracle.lse).all(|x| x.is_finite()));
         check_all(&owned);

@@ -3,7 +3,7 @@
 mod common;
 
 use attn_cpu::Band;
-use common::{Array, Dims, Lay, Owned, Random, Real, check_all};
+use common::{Array, Dims, Lay, Owned, OwnedBlocks, Random, Real, check_all};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -90,6 +90,13 @@ fn with_options<T: Real>(dims: Dims, seed: u64) -> Owned<T> {
     if half(&mut random) {
         owned.sinks = Some((0..dims.heads).map(|_| T::of(random.normal())).collect());
     }
+    if half(&mut random) {
+        let axis = |random: &mut Random, len: usize| if random.below(2) == 0 { len.min(1) } else { len };
+        let (batch, heads) = (axis(&mut random, dims.batch), axis(&mut random, dims.heads));
+        let shape = [batch, heads, dims.query_len, dims.key_len];
+        let (patterns, sparse) = (random.below(4), half(&mut random));
+        owned.blocks = Some(OwnedBlocks::random(shape, patterns, sparse, &mut random));
+    }
     owned
 }
 
@@ -154,5 +161,15 @@ proptest! {
     #[test]
     fn long_bf16(dims in long_dims(), seed: u64) {
         check_all(&with_options::<bf16>(dims, seed));
+    }
+
+    /// Nearly everything is empty, nothing else is hidden: whole strips, tasks and runs of keys are passed over.
+    #[test]
+    fn sparse_blocks(dims in long_dims(), seed: u64) {
+        let mut random = Random(seed);
+        let mut owned = Owned::<f32>::plain(dims, random.next());
+        let shape = [1, dims.heads, dims.query_len, dims.key_len];
+        owned.blocks = Some(OwnedBlocks::random(shape, 3, true, &mut random));
+        check_all(&owned);
     }
 }

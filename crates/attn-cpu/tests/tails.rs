@@ -3,7 +3,7 @@
 mod common;
 
 use attn_cpu::Band;
-use common::{Dims, Lay, Owned, Real, check_all};
+use common::{Dims, Lay, Owned, OwnedBlocks, Random, Real, check_all};
 use half::{bf16, f16};
 
 const BASE: Dims = Dims { batch: 1, heads: 2, kv_heads: 1, query_len: 7, key_len: 19, head_dim: 9, value_dim: 10 };
@@ -60,6 +60,22 @@ fn value_dim() {
     sweep::<f16>(&DIMS, |dims, n| dims.value_dim = n);
     sweep::<bf16>(&DIMS, |dims, n| dims.value_dim = n);
     sweep::<f32>(&[0], |dims, n| dims.value_dim = n);
+}
+
+#[test]
+fn blocks() {
+    for (seed, (query_len, key_len)) in [1, 63, 64, 65, 129].into_iter().flat_map(|q| KEYS.map(|k| (q, k))).enumerate()
+    {
+        for heads in [1, 3] {
+            let dims = Dims { heads, query_len, key_len, ..BASE };
+            let mut random = Random(seed as u64);
+            let mut owned = Owned::<f32>::plain(dims, random.next());
+            owned.blocks = Some(OwnedBlocks::random([1, heads, query_len, key_len], 4, false, &mut random));
+            check_all(&owned);
+            owned.bands = vec![Band { offset: 3, lower: Some(-70), upper: Some(5), keys: key_len * 3 / 4 }];
+            check_all(&owned);
+        }
+    }
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::marker::PhantomData;
 
 use attn_core::{
-    AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Polarity, Problem, Upstream,
-    Wanted,
+    AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, BlockMask, Gradients, Pass, Polarity, Problem,
+    Upstream, Wanted,
 };
-use attn_cpu::{Attention, Band, Isa, Mask};
+use attn_cpu::{Attention, Band, Blocks, Isa, Mask};
 use burn_backend::ops::FloatTensorOps as _;
 use burn_backend::tensor::{Device, FloatTensor};
 use burn_backend::{FloatDType, TensorData, TensorMetadata as _, bf16, f16};
@@ -143,6 +143,7 @@ fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Host
     let sinks = per_head::<M, T>(inputs.sinks.as_ref(), heads)?;
     let polarity = inputs.mask.as_ref().map(|mask| mask.polarity());
     let bands: Vec<Band> = problem.bands.iter().map(band).collect();
+    let blocks = problem.block_mask.as_deref().map(blocks).transpose()?;
     let (query_shape, key_shape, value_shape) = (
         [batch, heads, query_len, head_dim],
         [batch, kv_heads, key_len, head_dim],
@@ -167,6 +168,7 @@ fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Host
         },
         alibi_slopes: slopes.as_deref(),
         sinks: sinks.as_deref(),
+        blocks,
     };
     let rows = batch * heads * query_len;
     let mut out = vec![T::default(); rows * value_dim];
@@ -185,6 +187,10 @@ fn per_head<M: HostMemory, T: HostElement>(
     heads: usize,
 ) -> Result<Option<Vec<T>>, AttentionError> {
     tensor.map(|tensor| Ok(memory::floats::<M, T>(tensor, false)?.to_vec(heads))).transpose()
+}
+
+fn blocks(mask: &BlockMask) -> Result<Blocks<'_>, AttentionError> {
+    Blocks::new(mask.shape(), mask.table(), mask.patterns()).map_err(|error| failed(&error))
 }
 
 fn band(band: &attn_core::Band) -> Band {

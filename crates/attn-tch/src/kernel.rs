@@ -146,6 +146,11 @@ fn supports(device: &LibTorchDevice, problem: &Problem, pass: Pass) -> Result<()
             "LibTorch's fused kernels know ALiBi only as a bias over all pairs, which is not linear in memory",
         );
     }
+    if problem.block_mask.is_some() {
+        return refuse(
+            "LibTorch's fused kernels know masks by blocks only as a mask over all pairs, which skips nothing",
+        );
+    }
     if problem.head_dim != problem.value_dim {
         return refuse("LibTorch's fused kernels want values of the head dimension");
     }

@@ -76,7 +76,14 @@ impl Case {
         );
         let tensors = Tensors(file);
         let (dtype, dims) = dims(&tensors)?;
-        let problem = HostProblem { dtype, dims, spec, kv_lens: kv_lens(&tensors, &dims)?, inputs: inputs(&tensors)? };
+        let problem = HostProblem {
+            dtype,
+            dims,
+            spec,
+            kv_lens: kv_lens(&tensors, &dims)?,
+            block_mask: None,
+            inputs: inputs(&tensors)?,
+        };
         let checked = problem.problem()?;
         let mut expected = Vec::new();
         for (name, shape) in expected_shapes(&problem, &checked, &tensors)? {

@@ -11,7 +11,7 @@ use proptest::sample::select;
 
 use crate::host::Dims;
 use crate::run::{Layout, Layouts};
-pub use recipe::{BiasRecipe, MaskRecipe, Recipe};
+pub use recipe::{BiasRecipe, BlocksRecipe, MaskRecipe, Recipe};
 
 /// Lengths around the tile sizes and vector widths that kernels use.
 const TAILS: [usize; 15] = [15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129];
@@ -23,10 +23,11 @@ const MOST_WORK: [usize; 2] = [1 << 18, 1 << 21];
 /// Problems with every option, zero-length axes and poisoned hidden entries among them.
 pub fn recipes() -> impl Strategy<Value = Recipe> {
     let options = (masks(), biases(), proptest::bool::weighted(0.3), proptest::bool::weighted(0.3));
-    let flags = (proptest::bool::weighted(0.3), proptest::bool::weighted(0.4), proptest::bool::weighted(0.3));
+    let lens = (proptest::bool::weighted(0.3), blocks());
+    let flags = (lens, proptest::bool::weighted(0.4), proptest::bool::weighted(0.3));
     let size = prop_oneof![6 => Just(1.0), 1 => Just(0.0), 1 => Just(0.05), 2 => Just(4.0)];
     (dims(), specs(), options, flags, size, layouts(), any::<u64>()).prop_map(
-        |(dims, spec, (mask, bias, alibi, sinks), (kv_lens, poison, grad_lse), size, layouts, seed)| Recipe {
+        |(dims, spec, (mask, bias, alibi, sinks), ((kv_lens, blocks), poison, grad_lse), size, layouts, seed)| Recipe {
             dims,
             // Far offsets make ALiBi's penalties too large to be told apart in f32: what comes is then right, and says nothing.
             spec: if alibi { near(spec) } else { spec },
@@ -35,6 +36,7 @@ pub fn recipes() -> impl Strategy<Value = Recipe> {
             alibi,
             sinks,
             kv_lens,
+            blocks,
             poison,
             grad_lse,
             size,
@@ -117,6 +119,14 @@ fn masks() -> impl Strategy<Value = Option<MaskRecipe>> {
     let density = prop_oneof![1 => Just(0.0), 10 => 0.05f64..0.95, 1 => Just(1.0)];
     let mask = (any::<[bool; 4]>(), prop_oneof![Just(Polarity::Keep), Just(Polarity::Hide)], density);
     proptest::option::weighted(0.4, mask.prop_map(|(full, polarity, density)| MaskRecipe { full, polarity, density }))
+}
+
+fn blocks() -> impl Strategy<Value = Option<BlocksRecipe>> {
+    let shares = prop_oneof![2 => Just([0.3, 0.3]), 2 => Just([0.8, 0.1]), 1 => Just([0.1, 0.8])];
+    proptest::option::weighted(
+        0.2,
+        (any::<[bool; 2]>(), shares).prop_map(|(full, shares)| BlocksRecipe { full, shares }),
+    )
 }
 
 fn biases() -> impl Strategy<Value = Option<BiasRecipe>> {

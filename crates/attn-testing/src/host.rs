@@ -1,7 +1,9 @@
 //! A problem with its data on the host, and the answer to it: what files, generators, engines and oracles exchange.
 
+use std::sync::Arc;
+
 use attn_core::reference::{Broadcast, HostGradients, HostInputs};
-use attn_core::{Alignment, AttentionError, AttentionSpec, Polarity, Problem, ProblemInputs, TensorInfo};
+use attn_core::{Alignment, AttentionError, AttentionSpec, BlockMask, Polarity, Problem, ProblemInputs, TensorInfo};
 use burn::tensor::{DType, FloatDType, bf16, f16};
 
 /// Lengths of all axes.
@@ -66,6 +68,8 @@ pub struct HostProblem {
     pub spec: AttentionSpec,
     /// One length a batch entry.
     pub kv_lens: Option<Vec<usize>>,
+    /// A mask by blocks.
+    pub block_mask: Option<Arc<BlockMask>>,
     /// The data.
     pub inputs: HostInputs,
 }
@@ -92,6 +96,7 @@ impl HostProblem {
                 alibi_slopes: per_head(&self.inputs.alibi_slopes),
                 sinks: per_head(&self.inputs.sinks),
                 kv_lens: self.kv_lens.as_deref(),
+                block_mask: self.block_mask.as_ref(),
             },
         )
     }
@@ -122,6 +127,7 @@ impl HostProblem {
             && !(self.spec.causal && j > position)
             && window.left.is_none_or(|left| j >= position - left as i128)
             && window.right.is_none_or(|right| j <= position + right as i128)
+            && self.block_mask.as_ref().is_none_or(|mask| mask.sees(batch, index[1], row, key))
             && self.inputs.mask.as_ref().is_none_or(|(mask, polarity)| {
                 mask.data[position_in(mask.shape, index)] == (*polarity == Polarity::Keep)
             })

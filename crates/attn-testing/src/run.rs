@@ -110,6 +110,9 @@ fn attention(target: &Target, problem: &HostProblem, ask: &Ask, inputs: &Inputs)
     if let Some(lens) = &problem.kv_lens {
         attention = attention.kv_lens(lens.clone());
     }
+    if let Some(mask) = &problem.block_mask {
+        attention = attention.block_mask(mask.clone());
+    }
     if ask.lse || ask.gradients.as_ref().is_some_and(|upstream| upstream.grad_lse.is_some()) {
         attention = attention.with_lse();
     }

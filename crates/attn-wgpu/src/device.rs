@@ -7,6 +7,7 @@
     reason = "what CubeCL translates is a part of Rust, and has none of what these ask for"
 )]
 
+pub mod blocks;
 pub mod decode;
 pub mod forward;
 pub mod matrix;

@@ -76,13 +76,14 @@ impl AttentionKernel<CubeBackend> for Cube {
     }
 
     fn workspace_bytes(&self, device: &CubeDevice, problem: &Problem, _pass: Pass) -> u64 {
-        let bands = problem.batch as u64 * 16;
-        let Ok(tiles) = self.tiles(problem, device) else { return bands };
+        let blocks = problem.block_mask.as_deref().map_or(0, |mask| mask.table().len() + 128 * mask.patterns().len());
+        let host = problem.batch as u64 * 16 + blocks as u64 * 4;
+        let Ok(tiles) = self.tiles(problem, device) else { return host };
         if tiles.splits == 1 || problem.is_empty() {
-            return bands;
+            return host;
         }
         let rows = (problem.batch * problem.heads * problem.query_len) as u64;
-        bands + 4 * tiles.splits as u64 * rows * (problem.value_dim as u64 + 1)
+        host + 4 * tiles.splits as u64 * rows * (problem.value_dim as u64 + 1)
     }
 
     fn forward(
@@ -126,6 +127,9 @@ fn supports(kernel: Cube, device: &CubeDevice, problem: &Problem, pass: Pass) ->
     }
     if problem.is_empty() || problem.key_len == 0 || problem.value_dim == 0 {
         return refuse("an axis has length 0");
+    }
+    if problem.block_mask.is_some() && kernel != Cube::Rows {
+        return refuse("it knows no masks by blocks");
     }
     if problem.dtype == FloatDType::F64 {
         return refuse("it accumulates in f32, and f64 is to be accumulated in f64");
@@ -171,7 +175,8 @@ fn fits(problem: &Problem, tiles: &Tiles, wide: bool, most_cubes: u64) -> Result
 
 /// Buffers of a launch with the LSE: query, key, value, bands, output, LSE, shapes, and what else is given.
 fn bindings(problem: &Problem) -> u32 {
-    let given = [problem.mask.is_some(), problem.bias.is_some(), problem.alibi, problem.sinks];
+    let blocks = problem.block_mask.is_some();
+    let given = [problem.mask.is_some(), problem.bias.is_some(), problem.alibi, problem.sinks, blocks];
     7 + given.into_iter().map(u32::from).sum::<u32>()
 }
 
@@ -194,6 +199,7 @@ mod tests {
             alibi_slopes: None,
             sinks: None,
             kv_lens: None,
+            block_mask: None,
         };
         Problem::new(&AttentionSpec::default(), &inputs).expect("it is a problem")
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use attn_core::composite::Selection;
 use attn_core::{
-    Alignment, AttentionError, AttentionSpec, KernelChoice, Mask, Plan, Polarity, Problem, ProblemInputs, TensorInfo,
-    Window,
+    Alignment, AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, MaskShape, Plan, Polarity,
+    Problem, ProblemInputs, TensorInfo, Window,
 };
 use burn::backend::Dispatch;
 use burn::tensor::{Bool, DType, Device, Tensor};
@@ -27,6 +27,7 @@ pub struct Attention {
     alibi_slopes: Option<Tensor<1>>,
     sinks: Option<Tensor<1>>,
     kv_lens: Option<Vec<usize>>,
+    sparse: Option<Sparse>,
     choice: KernelChoice,
     lse: bool,
     weights: Option<Selection>,
@@ -56,6 +57,7 @@ impl Attention {
             alibi_slopes: None,
             sinks: None,
             kv_lens: None,
+            sparse: None,
             choice: KernelChoice::default(),
             lse: false,
             weights: None,
@@ -125,6 +127,21 @@ impl Attention {
     /// Number of keys of each batch entry, `[B]`: keys at and past it are hidden, and bottom-right alignment ends there.
     pub fn kv_lens(mut self, kv_lens: impl Into<Vec<usize>>) -> Self {
         self.kv_lens = Some(kv_lens.into());
+        self
+    }
+
+    /// Shows what the expression shows, and skips the blocks of the scores in which it shows nothing. It is compiled in each call of
+    /// [`plan`](Self::plan) and [`forward`](Self::forward), against this attention's lengths, alignment and key lengths; to compile
+    /// once for many calls, use [`block_mask`](Self::block_mask), in whose place it stands.
+    pub fn mask_expr(mut self, expr: MaskExpr) -> Self {
+        self.sparse = Some(Sparse::Expr(expr));
+        self
+    }
+
+    /// Shows what the mask shows, `[B or 1, H or 1, Sq, Sk]`, and skips its empty blocks. With [`mask`](Self::mask), causal or a
+    /// window too, a pair is seen where all show it. Stands in place of [`mask_expr`](Self::mask_expr).
+    pub fn block_mask(mut self, mask: impl Into<Arc<BlockMask>>) -> Self {
+        self.sparse = Some(Sparse::Blocks(mask.into()));
         self
     }
 
@@ -221,23 +238,55 @@ impl Attention {
         )?;
         let float = |tensor: &Tensor<4>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
         let vector = |tensor: &Tensor<1>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
-        Problem::new(
+        let mask = self.mask.as_ref().map(Mask::tensor);
+        sparse_problem(
             &self.spec,
-            &ProblemInputs {
+            ProblemInputs {
                 query: float(&self.query),
                 key: float(&self.key),
                 value: float(&self.value),
-                mask: self
-                    .mask
-                    .as_ref()
-                    .map(|mask| TensorInfo { shape: mask.tensor().dims().to_vec(), dtype: mask.tensor().dtype() }),
+                mask: mask.map(|mask| TensorInfo { shape: mask.dims().to_vec(), dtype: mask.dtype() }),
                 bias: self.bias.as_ref().map(float),
                 alibi_slopes: self.alibi_slopes.as_ref().map(vector),
                 sinks: self.sinks.as_ref().map(vector),
                 kv_lens: self.kv_lens.as_deref(),
+                block_mask: None,
             },
+            self.sparse.as_ref(),
         )
     }
+}
+
+/// A mask by blocks, or what it is compiled from.
+#[derive(Debug, Clone)]
+pub(crate) enum Sparse {
+    Blocks(Arc<BlockMask>),
+    Expr(MaskExpr),
+}
+
+/// The problem of the inputs and a mask by blocks. The inputs are checked before anything is compiled for them.
+pub(crate) fn sparse_problem(
+    spec: &AttentionSpec,
+    inputs: ProblemInputs<'_>,
+    sparse: Option<&Sparse>,
+) -> Result<Problem, AttentionError> {
+    let problem = Problem::new(spec, &inputs)?;
+    let mask = match sparse {
+        None => return Ok(problem),
+        Some(Sparse::Blocks(mask)) => mask.clone(),
+        Some(Sparse::Expr(expr)) => {
+            let shape = MaskShape {
+                batch: problem.batch,
+                heads: problem.heads,
+                query_len: problem.query_len,
+                key_len: problem.key_len,
+                alignment: spec.alignment,
+                kv_lens: inputs.kv_lens.map(<[usize]>::to_vec),
+            };
+            Arc::new(expr.compile(&shape)?)
+        }
+    };
+    Problem::new(spec, &ProblemInputs { block_mask: Some(&mask), ..inputs })
 }
 
 /// Every argument must lie on the query's device and, where autodiff is on for both, use its checkpointing strategy.

@@ -197,7 +197,7 @@ pub(crate) fn merge<B: Backend>(
 }
 
 impl<B: Backend> Call<B> {
-    /// The tensors as the kernels take them. Key lengths are in the problem.
+    /// The tensors as the kernels take them. Key lengths and the block mask are in the problem.
     pub(crate) fn into_inputs(self) -> AttentionInputs<B> {
         AttentionInputs {
             query: self.query,
@@ -211,6 +211,7 @@ impl<B: Backend> Call<B> {
             alibi_slopes: self.alibi_slopes.into_option(),
             sinks: self.sinks.into_option(),
             kv_lens: None,
+            block_mask: None,
         }
     }
 }

@@ -39,7 +39,10 @@ pub mod nn;
 
 pub use attention::{Attention, AttentionOutput};
 pub use attn_core::composite::Selection;
-pub use attn_core::{Alignment, AttentionError, AttentionSpec, KernelChoice, Mask, PassPlan, Plan, Polarity, Window};
+pub use attn_core::{
+    Alignment, AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, MaskShape, Pair, PassPlan, Plan,
+    Polarity, Window,
+};
 #[cfg(feature = "cubecl")]
 pub use attn_wgpu::{Adapter, adapters};
 pub use device::{BACKENDS, device};

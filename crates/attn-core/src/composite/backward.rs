@@ -62,6 +62,9 @@ pub(super) fn backward<B: Backend>(
             }
             let whole = keys.start <= seen.start && seen.end <= keys.end;
             let tile = Tile { heads: 0..problem.heads, rows: rows.clone(), keys };
+            if !pass.context.sees(&tile) {
+                continue;
+            }
             pass.tile(&tile, whole, at_rows, at_keys, &mut sums);
         }
     }

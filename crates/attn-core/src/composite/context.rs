@@ -8,7 +8,8 @@ use burn_backend::{
 };
 
 use super::ops::{bool_part, cast, fill, grouped, part, reshape, times, transposed, ungrouped};
-use crate::{AttentionInputs, Coverage, Polarity, Problem};
+use crate::block_mask::BLOCK;
+use crate::{AttentionInputs, BlockMask, Coverage, Polarity, Problem};
 
 /// A rectangle of the score matrix for some heads of every batch entry.
 #[derive(Debug, Clone)]
@@ -57,6 +58,22 @@ impl<'a, B: Backend> Context<'a, B> {
     pub fn keys_of_rows(&self, rows: &Range<usize>) -> Range<usize> {
         let ranges = self.problem.bands.iter().map(|band| band.keys_of_rows(rows.clone()));
         ranges.filter(|range| !range.is_empty()).reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
+    }
+
+    /// Whether the block mask leaves anything of a tile visible.
+    pub fn sees(&self, tile: &Tile) -> bool {
+        self.coverages(tile).any(|coverage| coverage != Coverage::None)
+    }
+
+    /// What the block mask leaves visible of a tile, for each of its own batch entries and those of its own heads that the tile has;
+    /// everything where there is no mask.
+    fn coverages(&self, tile: &Tile) -> impl Iterator<Item = Coverage> {
+        let mask = self.problem.block_mask.as_deref();
+        let (batches, heads) = mask.map_or((1, 0..1), |mask| own_axes(mask, &tile.heads));
+        let pairs = (0..batches).flat_map(move |batch| heads.clone().map(move |head| (batch, head)));
+        pairs.map(move |(batch, head)| {
+            mask.map_or(Coverage::Full, |mask| mask.coverage(batch, head, tile.rows.clone(), tile.keys.clone()))
+        })
     }
 
     /// Key/value heads that the query heads of a tile read.
@@ -156,6 +173,7 @@ impl<'a, B: Backend> Context<'a, B> {
     /// Where a tile is hidden: by the bands, by a mask, by a bias of `−inf`.
     fn hidden(&self, tile: &Tile, bias: Option<&FloatTensor<B>>) -> Vec<BoolTensor<B>> {
         let mut hidden = self.hidden_by_bands(tile);
+        hidden.extend(self.hidden_by_blocks(tile));
         if let Some(mask) = &self.inputs.mask {
             let tensor = bool_part::<B>(mask.tensor(), self.score_ranges(tile));
             hidden.push(match mask.polarity() {
@@ -187,6 +205,31 @@ impl<'a, B: Backend> Context<'a, B> {
         let relative = self.relative(tile);
         let columns = self.relative(&Tile { rows: 0..1, ..tile.clone() });
         vec![self.below(relative.clone(), &lower), self.above(relative, &upper), self.above(columns, &ends)]
+    }
+
+    /// Where the block mask hides pairs of a tile, `[B or 1, h or 1, r, k]`; none where it shows all of them.
+    fn hidden_by_blocks(&self, tile: &Tile) -> Option<BoolTensor<B>> {
+        let mask = self.problem.block_mask.as_deref()?;
+        if self.coverages(tile).all(|coverage| coverage == Coverage::Full) {
+            return None;
+        }
+        let (batches, heads) = own_axes(mask, &tile.heads);
+        let shape = [batches, heads.len(), tile.rows.len(), tile.keys.len()];
+        let mut hidden = Vec::with_capacity(shape.iter().product());
+        for batch in 0..batches {
+            for head in heads.clone() {
+                for row in tile.rows.clone() {
+                    for block in tile.keys.start / BLOCK..tile.keys.end.div_ceil(BLOCK) {
+                        let word = mask.word(batch, head, row, block);
+                        let first = block * BLOCK;
+                        let keys = tile.keys.start.max(first)..tile.keys.end.min(first + BLOCK);
+                        hidden.extend(keys.map(|key| word >> (key - first) & 1 == 0));
+                    }
+                }
+            }
+        }
+        let data = TensorData::new(hidden, shape).convert_dtype(self.bool_dtype.into());
+        Some(B::bool_from_data(data, &self.device))
     }
 
     fn below(&self, values: IntTensor<B>, bounds: &[i64]) -> BoolTensor<B> {
@@ -227,6 +270,12 @@ impl<'a, B: Backend> Context<'a, B> {
         let ones = B::float_ones(like.shape(), &self.device, self.accumulation);
         hidden.iter().fold(ones, |visible, mask| fill::<B>(visible, mask.clone(), 0.0))
     }
+}
+
+/// Batch entries of a block mask, and those of its heads that belong to a tile's.
+fn own_axes(mask: &BlockMask, heads: &Range<usize>) -> (usize, Range<usize>) {
+    let [batches, own_heads, ..] = mask.shape();
+    (batches, if own_heads == 1 { 0..1 } else { heads.clone() })
 }
 
 /// The one value that all elements have.

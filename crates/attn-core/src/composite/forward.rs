@@ -60,7 +60,9 @@ fn attend<B: Backend>(context: &Context<'_, B>, value: &Factor<B>, rows: Range<u
             rows: rows.clone(),
             keys: start..(start + tile_keys).min(keys.end),
         };
-        softmax = step(context, value, &tile, softmax);
+        if context.sees(&tile) {
+            softmax = step(context, value, &tile, softmax);
+        }
     }
     softmax
 }

@@ -1,7 +1,12 @@
 //! One task: the rows that it holds, block by block of keys, strip by strip of six rows.
 
+mod blocks;
 mod careful;
 mod finish;
+
+use std::ops::Range;
+
+use blocks::Groups;
 
 use crate::element::{Element, Loads};
 use crate::kernel::options::Options;
@@ -10,7 +15,7 @@ use crate::kernel::softmax::Softmax;
 use crate::kernel::tile::Tile;
 use crate::kernel::{BLOCK, ROWS, STRIDE, dot, tile};
 use crate::math::Float;
-use crate::problem::{Attention, Dims};
+use crate::problem::{Attention, Dims, MASK_BLOCK};
 use crate::schedule::{Layout, Output};
 use crate::scratch::Scratch;
 
@@ -25,6 +30,8 @@ pub(crate) struct Row {
     /// Keys `start..end` are in the band. Both 0 where it is empty.
     start: usize,
     end: usize,
+    /// Where the row of its block of queries begins in the table of blocks, if there is one.
+    blocks: usize,
 }
 
 /// What the rows of a strip see.
@@ -53,6 +60,17 @@ struct Span {
     keys: (usize, usize),
     /// The same rounded out to whole vectors.
     columns: (usize, usize),
+}
+
+impl Span {
+    fn new(row: usize, rows: usize, keys: (usize, usize), lanes: usize) -> Self {
+        Self { row, rows, keys, columns: (keys.0 / lanes * lanes, keys.1.next_multiple_of(lanes)) }
+    }
+
+    /// The part of it that lies in a run of keys.
+    fn part(self, run: Range<usize>, lanes: usize) -> Self {
+        Self::new(self.row, self.rows, (self.keys.0.max(run.start), self.keys.1.min(run.end)), lanes)
+    }
 }
 
 /// A thread's view of the problem, and its scratch.
@@ -123,7 +141,9 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         self.rows.extend((first..last).map(|t| {
             let (start, end) = band.visible(t / group);
             let (start, end) = if start < end { (start, end) } else { (0, 0) };
-            Row { query: t / group, head: self.entry.1 * group + t % group, start, end }
+            let (query, head) = (t / group, self.entry.1 * group + t % group);
+            let blocks = self.problem.blocks.map_or(0, |blocks| blocks.row(self.entry.0, head, query));
+            Row { query, head, start, end, blocks }
         }));
         self.strips.clear();
         self.strips.extend(self.rows.chunks(ROWS).map(|rows| {
@@ -144,12 +164,19 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         let seeing = || self.strips.iter().filter(|strip| strip.some.0 < strip.some.1);
         let Some(start) = seeing().map(|strip| strip.some.0).min() else { return };
         let end = seeing().map(|strip| strip.some.1).max().unwrap_or(start);
+        // Groups of keys are those of the mask by blocks.
+        let start = if self.problem.blocks.is_some() { start / MASK_BLOCK * MASK_BLOCK } else { start };
         for start in (start..end).step_by(self.layout.block_keys) {
             let block = Block { start, end: end.min(start + self.layout.block_keys) };
-            self.pack(block);
+            self.pack(block, self.groups_of_task(block));
             for strip in 0..self.strips.len() {
-                if let Some(span) = self.span(block, strip) {
+                let Some(span) = self.span(block, strip) else { continue };
+                if self.problem.blocks.is_none() {
                     self.strip(block, span);
+                    continue;
+                }
+                for run in blocks::runs(self.groups(block, span), block.end - block.start) {
+                    self.strip(block, span.part(run, S::LANES));
                 }
             }
         }
@@ -162,14 +189,9 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         if low >= high {
             return None;
         }
-        let keys = (low - block.start, high - block.start);
         let row = strip * ROWS;
-        Some(Span {
-            row,
-            rows: ROWS.min(self.rows.len() - row),
-            keys,
-            columns: (keys.0 / S::LANES * S::LANES, keys.1.next_multiple_of(S::LANES)),
-        })
+        let rows = ROWS.min(self.rows.len() - row);
+        Some(Span::new(row, rows, (low - block.start, high - block.start), S::LANES))
     }
 
     /// One strip of one block: scores, options, hiding, softmax, values.
@@ -182,6 +204,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         if all.0 > block.start + span.columns.0 || all.1 < block.start + span.columns.1 {
             self.hide(block, span);
         }
+        self.hide_by_blocks(block, span);
         let hidden = self.careful.then(|| self.hidden(span));
         self.softmax(span);
         if self.dims.value_dim > 0 {
@@ -218,18 +241,25 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
     }
 
-    /// Packs a block's keys, and its values where they can't be read as they lie.
-    fn pack(&mut self, block: Block) {
-        let count = block.end - block.start;
+    /// Packs those groups of a block's keys, and their values where they can't be read as they lie.
+    fn pack(&mut self, block: Block, groups: Groups) {
+        for keys in blocks::runs(groups, block.end - block.start) {
+            self.pack_run(block, keys);
+        }
+    }
+
+    /// Packs a run of a block's keys, which starts at a panel.
+    fn pack_run(&mut self, block: Block, keys: Range<usize>) {
+        let (first, count) = (block.start + keys.start, keys.len());
         if !self.keys_as_they_lie() {
             let [_, _, key_stride, dim_stride] = self.problem.key.strides();
             let job = PackKeys::<S, T> {
-                keys: self.keys(block.start),
+                keys: self.keys(first),
                 key_stride,
                 dim_stride,
                 count,
                 dims: self.dims.head_dim,
-                panels: self.scratch.panels(),
+                panels: self.scratch.panels().wrapping_add(keys.start * self.dims.head_dim),
                 stage: self.scratch.stage(),
             };
             // SAFETY: the view was checked to hold every key of the block; the scratch has room for a block.
@@ -238,12 +268,12 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         if self.dims.value_dim > 0 && !self.values_as_they_lie() {
             let [_, _, row_stride, stride] = self.problem.value.strides();
             let job = Widen::<S, T> {
-                from: self.values(block.start),
+                from: self.values(first),
                 row_stride,
                 stride,
                 rows: count,
                 count: self.dims.value_dim,
-                to: self.scratch.values(),
+                to: self.scratch.values().wrapping_add(keys.start * self.layout.value_width),
                 width: self.layout.value_width,
             };
             // SAFETY: the view was checked to hold every value of the block; the scratch has room for a block.

@@ -1,7 +1,7 @@
 //! A plain oracle in f64, written from the contract alone, and random problems to judge the kernels by.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use attn_cpu::{Attention, Band, Element, Mask, View};
+use attn_cpu::{Attention, Band, Blocks, Element, Mask, View};
 use half::{bf16, f16};
 
 /// What the tests need of an element type.
@@ -58,6 +58,43 @@ pub struct Owned<T> {
     pub bias: Option<Array<T>>,
     pub alibi_slopes: Option<Vec<T>>,
     pub sinks: Option<Vec<T>>,
+    pub blocks: Option<OwnedBlocks>,
+}
+
+/// A mask by blocks, `[batch, heads, query_len, key_len]` with batch and heads 1 or full.
+#[derive(Debug, Clone)]
+pub struct OwnedBlocks {
+    pub shape: [usize; 4],
+    pub table: Vec<u32>,
+    pub patterns: Vec<[u64; 64]>,
+}
+
+impl OwnedBlocks {
+    /// Kinds and patterns at random: as many blocks empty and full as mixed, or nearly all of them empty.
+    pub fn random(shape: [usize; 4], patterns: usize, sparse: bool, random: &mut Random) -> Self {
+        let [batch, heads, query_len, key_len] = shape;
+        let count = batch * heads * query_len.div_ceil(64) * key_len.div_ceil(64);
+        let kind = |random: &mut Random| match random.below(if sparse { 12 } else { 3 }) {
+            0 => 1,
+            1 if patterns > 0 => 2 + random.below(patterns) as u32,
+            _ => 0,
+        };
+        let table = (0..count).map(|_| kind(random)).collect();
+        let word = |random: &mut Random| [random.next(), 0, u64::MAX, random.next() & random.next()][random.below(4)];
+        Self { shape, table, patterns: (0..patterns).map(|_| std::array::from_fn(|_| word(random))).collect() }
+    }
+
+    /// Whether a query sees a key, from the words of the table's documentation.
+    pub fn seen(&self, [b, h, i, j]: [usize; 4]) -> bool {
+        let [batch, heads, query_len, key_len] = self.shape;
+        let (b, h) = (if batch == 1 { 0 } else { b }, if heads == 1 { 0 } else { h });
+        let row = (b * heads + h) * query_len.div_ceil(64) + i / 64;
+        match self.table[row * key_len.div_ceil(64) + j / 64] {
+            0 => false,
+            1 => true,
+            entry => self.patterns[entry as usize - 2][i % 64] >> (j % 64) & 1 == 1,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -195,6 +232,7 @@ impl<T: Real> Owned<T> {
             bias: None,
             alibi_slopes: None,
             sinks: None,
+            blocks: None,
         }
     }
 
@@ -210,6 +248,9 @@ impl<T: Real> Owned<T> {
             bias: self.bias.as_ref().map(Array::view),
             alibi_slopes: self.alibi_slopes.as_deref(),
             sinks: self.sinks.as_deref(),
+            blocks: self.blocks.as_ref().map(|blocks| {
+                Blocks::new(blocks.shape, &blocks.table, &blocks.patterns).expect("the test's own blocks are sound")
+            }),
         }
     }
 
@@ -225,7 +266,7 @@ impl<T: Real> Owned<T> {
         (out, lse)
     }
 
-    /// Whether the band or the mask lets a query see a key.
+    /// Whether the band, the mask and the blocks let a query see a key.
     pub fn seen(&self, [b, h, i, j]: [usize; 4]) -> bool {
         let band = self.bands[b];
         let distance = j as i128 - (i as i128 + i128::from(band.offset));
@@ -233,6 +274,7 @@ impl<T: Real> Owned<T> {
             && band.lower.is_none_or(|lower| distance >= i128::from(lower))
             && band.upper.is_none_or(|upper| distance <= i128::from(upper))
             && self.mask.as_ref().is_none_or(|(mask, seen)| (mask.get([b, h, i, j]) != 0) == *seen)
+            && self.blocks.as_ref().is_none_or(|blocks| blocks.seen([b, h, i, j]))
     }
 
     /// The answer in f64, with how far a kernel's may lie from it.

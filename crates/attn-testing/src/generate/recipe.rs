@@ -1,7 +1,10 @@
 //! What a random problem is made from, and the making.
 
+use std::sync::Arc;
+
+use attn_core::block_mask::BLOCK;
 use attn_core::reference::{Broadcast, HostInputs};
-use attn_core::{AttentionSpec, Polarity};
+use attn_core::{AttentionSpec, BlockMask, Polarity};
 use burn::tensor::FloatDType;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -29,6 +32,43 @@ pub struct BiasRecipe {
     pub hides: f64,
 }
 
+/// A random mask by blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct BlocksRecipe {
+    /// Whether batch and heads have their full length; they are broadcast otherwise.
+    pub full: [bool; 2],
+    /// Shares of the blocks that are empty and that are full; the others are mixed.
+    pub shares: [f64; 2],
+}
+
+impl BlocksRecipe {
+    /// A mask for these lengths.
+    fn build(&self, dims: Dims, rng: &mut SmallRng) -> BlockMask {
+        let [b, h, q, k] = dims.scores();
+        let axis = |full: bool, len: usize| if full { len } else { len.min(1) };
+        let (b, h) = (axis(self.full[0], b), axis(self.full[1], h));
+        let [rows, keys] = [q, k].map(|len| len.div_ceil(BLOCK));
+        // A share of the pairs of each block that are seen.
+        let [empty, full] = self.shares;
+        let kinds: Vec<f64> = (0..b * h * rows * keys)
+            .map(|_| match rng.random::<f64>() {
+                drawn if drawn < empty => 0.0,
+                drawn if drawn < empty + full => 1.0,
+                _ => [0.05, 0.5, 0.95][rng.random_range(0..3)],
+            })
+            .collect();
+        let salt: u64 = rng.random();
+        BlockMask::from_fn([b, h, q, k], |b, head, q, k| {
+            let block = ((b * h + head) * rows + q / BLOCK) * keys + k / BLOCK;
+            let index = ((b * h + head) as u64) << 40 ^ (q as u64) << 20 ^ k as u64;
+            let noise = (index ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            ((noise ^ noise >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 11) as f64 / ((1u64 << 53) as f64)
+                < kinds[block]
+        })
+        .expect("masks of these lengths fit in memory")
+    }
+}
+
 /// A random problem before its data is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Recipe {
@@ -46,6 +86,8 @@ pub struct Recipe {
     pub sinks: bool,
     /// Whether there are key lengths.
     pub kv_lens: bool,
+    /// Whether there is a mask by blocks, and which.
+    pub blocks: Option<BlocksRecipe>,
     /// Whether what nothing sees is NaN or infinite.
     pub poison: bool,
     /// Whether the loss takes the LSE in.
@@ -72,6 +114,7 @@ impl Recipe {
             dims,
             spec: self.spec,
             kv_lens: None,
+            block_mask: None,
             inputs: HostInputs {
                 query: draw(volume(dims.query()), self.size),
                 key: draw(volume(dims.key()), self.size),
@@ -83,6 +126,7 @@ impl Recipe {
             },
         };
         problem.kv_lens = self.kv_lens.then(|| (0..dims.batch).map(|_| rng.random_range(0..=dims.key_len)).collect());
+        problem.block_mask = self.blocks.map(|blocks| Arc::new(blocks.build(dims, &mut rng)));
         problem.inputs.mask = self.mask.map(|mask| {
             let shape = shape(dims.scores(), mask.full);
             (broadcast(shape, |_| rng.random_bool(mask.density)), mask.polarity)

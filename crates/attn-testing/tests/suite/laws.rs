@@ -1,9 +1,11 @@
 //! What follows from the contract, checked between two runs of one engine: the bounds of both runs' rounding are allowed between
 //! them, see [`attn_testing::bound`].
 
+use std::sync::Arc;
+
 use attn::AttentionOutput;
 use attn_core::reference::{Broadcast, HostInputs};
-use attn_core::{Alignment, AttentionSpec, Polarity};
+use attn_core::{Alignment, AttentionSpec, BlockMask, Polarity};
 use attn_testing::bound;
 use attn_testing::compare::{Tolerance, compare};
 use attn_testing::engine::Engine;
@@ -78,6 +80,11 @@ fn with_keys(problem: &HostProblem, keys: &[usize]) -> HostProblem {
     let (dims, inputs) = (problem.dims, &problem.inputs);
     let mut chosen = problem.clone();
     chosen.dims.key_len = keys.len();
+    chosen.block_mask = problem.block_mask.as_ref().map(|mask| {
+        let [b, h, q, _] = mask.shape();
+        let chosen = BlockMask::from_fn([b, h, q, keys.len()], |b, h, q, k| mask.sees(b, h, q, keys[k]));
+        Arc::new(chosen.expect("it fits in memory"))
+    });
     chosen.inputs = HostInputs {
         key: choose(&inputs.key, dims.key_len, dims.head_dim, keys),
         value: choose(&inputs.value, dims.key_len, dims.value_dim, keys),
@@ -176,12 +183,12 @@ fn a_mask_and_its_bias_of_minus_infinity_agree() {
 }
 
 #[test]
-fn causal_windows_and_lengths_are_masks() {
+fn causal_windows_lengths_and_blocks_are_masks() {
     let twin = |engine: &Engine, problem: &HostProblem| {
         let mut twin = problem.clone();
         twin.inputs.mask = Some((full_mask(problem), Polarity::Keep));
         twin.spec = AttentionSpec { scale: problem.spec.scale, softcap: problem.spec.softcap, ..Default::default() };
-        twin.kv_lens = None;
+        (twin.kv_lens, twin.block_mask) = (None, None);
         let (a, b) = (solve(engine, problem)?, solve(engine, &twin)?);
         same(&["out", "lse", "weights"], (&a, problem), (&b, &twin))
     };
@@ -255,6 +262,7 @@ fn one_hot() -> Recipe {
         alibi: false,
         sinks: false,
         kv_lens: false,
+        blocks: None,
         poison: false,
         grad_lse: false,
         size: 30.0,

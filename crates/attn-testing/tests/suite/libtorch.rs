@@ -93,6 +93,7 @@ fn around_the_tiles() {
         alibi: false,
         sinks: true,
         kv_lens: false,
+        blocks: None,
         poison: true,
         grad_lse: false,
         size: 1.0,

@@ -21,6 +21,7 @@ pub fn recipe(dims: Dims, seed: u64) -> Recipe {
         alibi: false,
         sinks: false,
         kv_lens: false,
+        blocks: None,
         poison: false,
         grad_lse: false,
         size: 1.0,

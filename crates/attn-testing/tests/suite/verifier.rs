@@ -30,6 +30,7 @@ impl Draft {
             alibi: false,
             sinks: true,
             kv_lens: true,
+            blocks: None,
             poison: false,
             grad_lse: false,
             size: 1.0,

@@ -6,8 +6,8 @@
 use attn::Attention;
 use attn_testing::bound;
 use attn_testing::engine::{Engine, refer};
-use attn_testing::generate::{Recipe, config, recipes};
-use attn_testing::host::{Ask, HostProblem};
+use attn_testing::generate::{BlocksRecipe, Recipe, config, recipes};
+use attn_testing::host::{Ask, Dims, HostProblem};
 use attn_testing::panics;
 use attn_testing::run::{self, Target};
 use burn::tensor::{DType, Distribution, FloatDType, Tensor};
@@ -60,6 +60,9 @@ fn agrees(kernel: &'static str, dtype: FloatDType, cases: u32, gradients: bool, 
         // Dimensions from a few, so that kernels are compiled once for many problems.
         let near = |dim: usize| dims[dim % dims.len()];
         (recipe.dims.head_dim, recipe.dims.value_dim) = (near(recipe.dims.head_dim), near(recipe.dims.value_dim));
+        if kernel != ROWS {
+            recipe.blocks = None;
+        }
         let scores = recipe.dims.scores();
         if scores.contains(&0) {
             return Ok(());
@@ -84,6 +87,29 @@ fn in_f16() {
 #[test]
 fn with_gradients() {
     agrees(ROWS, FloatDType::F32, 15, true, &[8]);
+}
+
+/// Masks by blocks, at lengths around those of blocks, alone and with everything else that hides.
+#[test]
+fn by_blocks() {
+    let Some(engine) = engine() else { return };
+    let mut target = Target::new(engine.device().expect("it has tensors").clone());
+    target.forward = Some(ROWS);
+    let lengths = [(1, 64), (63, 65), (64, 200), (65, 1), (130, 129), (200, 700)];
+    let shares = [[0.3, 0.3], [0.8, 0.1], [0.0, 0.9]];
+    for (seed, ((query_len, key_len), shares)) in
+        lengths.into_iter().flat_map(|lengths| shares.map(|shares| (lengths, shares))).enumerate()
+    {
+        let dims = Dims { batch: 2, heads: 4, kv_heads: 2, query_len, key_len, head_dim: 8, value_dim: 8 };
+        let mut recipe = super::tiles::recipe(dims, seed as u64);
+        recipe.blocks = Some(BlocksRecipe { full: [seed % 2 == 0, seed % 3 == 0], shares });
+        for all in [false, true] {
+            (recipe.kv_lens, recipe.sinks, recipe.poison, recipe.spec.causal) = (all, all, all, all);
+            recipe.spec.window.left = all.then_some(100);
+            let ask = Ask { lse: true, ..Ask::default() };
+            demanded(&recipe, &target, &recipe.build(FloatDType::F32), &ask).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
 }
 
 /// Matrix units, where the device has them for the type.
@@ -174,7 +200,7 @@ fn tails_of(kernel: &'static str, dtype: FloatDType) {
 fn runs_of_keys_and_wide_values() {
     let Some(engine) = engine() else { return };
     let mut target = Target::new(engine.device().expect("it has tensors").clone());
-    let dims = |query_len, key_len, value_dim| attn_testing::host::Dims {
+    let dims = |query_len, key_len, value_dim| Dims {
         batch: 2,
         heads: 4,
         kv_heads: 2,
@@ -213,15 +239,7 @@ fn poison_among_matrices() {
     target.forward = Some(MATRIX);
     for seed in 0..4 {
         let (heads, kv_heads, head_dim) = (4, 2, 24);
-        let dims = attn_testing::host::Dims {
-            batch: 2,
-            heads,
-            kv_heads,
-            query_len: 50,
-            key_len: 90,
-            head_dim,
-            value_dim: 130,
-        };
+        let dims = Dims { batch: 2, heads, kv_heads, query_len: 50, key_len: 90, head_dim, value_dim: 130 };
         let mut recipe = super::tiles::recipe(dims, seed);
         (recipe.kv_lens, recipe.poison, recipe.sinks) = (true, true, seed % 2 == 0);
         recipe.spec.causal = true;

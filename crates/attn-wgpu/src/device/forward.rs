@@ -3,7 +3,7 @@
 //! ```text
 //! for each cube: a tile of rows of the heads that share keys, a run of keys (a split)      cubes differ in `Place`
 //!   each unit, for each of its rows:  q = the row,  acc = 0,  m = −∞,  l = 0               in registers
-//!     for each block of keys that some row of the cube may see:                            the band skips the others
+//!     for each block of keys that some row of the cube may see:                            band and mask by blocks skip others
 //!       s_b  = q·k_b for the block's keys                                                  one load of a key serves all rows
 //!       s_b  = score(s_b), −∞ where hidden                                                 score.rs
 //!       m'   = max(m, max s_b),  p_b = exp(s_b − m'),  l = l·exp(m − m') + Σ p_b           the online softmax (Milakov 2018)
@@ -23,6 +23,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use crate::device::blocks::{BLOCK, half_word, is_visible, table_row};
 use crate::device::place::{Scalars, facts, place, reach};
 use crate::device::score::{Options, Score, hides, score, seen};
 
@@ -58,6 +59,7 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
     slopes: ComptimeOption<&Tensor<F>>,
     sinks: ComptimeOption<&Tensor<F>>,
     bands: &Tensor<i32>,
+    blocks: ComptimeOption<&Tensor<u32>>,
     out: &mut Tensor<Vector<O, W>>,
     mut lse: ComptimeOption<&mut Tensor<f32>>,
     scalars: Scalars,
@@ -82,7 +84,8 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
         let query_len = query.shape(2);
         let own = comptime!(config.rows);
         let reach = reach(&place, &scalars, query_len, CUBE_DIM as usize * own, bands);
-        let run = Run {
+        let mut run = Run {
+            first: 0i32.runtime(),
             end: reach.end,
             last_key: reach.keys - 1,
             key_base: place.batch * key.stride(0) + place.kv_head * key.stride(1),
@@ -101,6 +104,7 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             acc: Array::new(comptime!(own * out_steps)),
             m: Array::new(own),
             l: Array::new(own),
+            bits: Array::new(comptime!(2 * own)),
         };
         #[unroll]
         for r in 0..own {
@@ -130,18 +134,50 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             }
         }
 
-        let mut j0 = reach.start;
-        while j0 < reach.end {
-            if comptime!(hides(options)) {
-                step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, block, true);
-                j0 += block as i32;
-            } else {
-                if j0 >= reach.all_start && j0 + block as i32 <= reach.all_end {
-                    step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, block, false);
-                    j0 += block as i32;
-                } else {
-                    step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, edge, true);
-                    j0 += edge as i32;
+        #[comptime]
+        match blocks {
+            ComptimeOption::Some(blocks) => {
+                let cube_rows = CUBE_DIM as usize * own;
+                let mut key_block = reach.start as usize / BLOCK;
+                while ((key_block * BLOCK) as i32) < reach.end {
+                    if is_visible(blocks, &place, &reach, &scalars, query_len, cube_rows, key_block) {
+                        #[unroll]
+                        for r in 0..own {
+                            let row = table_row(&place, &scalars, heads[r], queries[r]);
+                            #[unroll]
+                            for half in 0..2 {
+                                state.bits[2 * r + half] =
+                                    half_word(blocks, &scalars, row, key_block, queries[r], half);
+                            }
+                        }
+                        // Steps end with the block, since the bits are its own.
+                        let first = (key_block * BLOCK) as i32;
+                        run.first = first;
+                        run.end = min(first + BLOCK as i32, reach.end);
+                        let mut j0 = max(first, reach.start);
+                        while j0 < run.end {
+                            step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, block, true);
+                            j0 += block as i32;
+                        }
+                    }
+                    key_block += 1;
+                }
+            }
+            ComptimeOption::None => {
+                let mut j0 = reach.start;
+                while j0 < reach.end {
+                    if comptime!(hides(options)) {
+                        step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, block, true);
+                        j0 += block as i32;
+                    } else {
+                        if j0 >= reach.all_start && j0 + block as i32 <= reach.all_end {
+                            step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, block, false);
+                            j0 += block as i32;
+                        } else {
+                            step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, edge, true);
+                            j0 += edge as i32;
+                        }
+                    }
                 }
             }
         }
@@ -171,6 +207,8 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
 /// A cube's run of keys. Uniform over its units.
 #[derive(CubeType, Clone, Copy)]
 struct Run {
+    /// The first key of the block of the mask by blocks.
+    first: i32,
     end: i32,
     last_key: i32,
     key_base: usize,
@@ -188,6 +226,8 @@ struct Rows<N: Size, W: Size> {
     acc: Array<Vector<f32, W>>,
     m: Array<f32>,
     l: Array<f32>,
+    /// Which keys of the block of the mask by blocks each row sees, two words a row.
+    bits: Array<u32>,
 }
 
 /// Takes `block` keys from `j0` on into account. Where not `guarded`, every row sees them all.
@@ -254,7 +294,12 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
             let j = j0 + b as i32;
             let mut x = score::<F>(s[r * block + b], key_at[b], j, facts, bias, config.options);
             if comptime!(guarded) {
-                let seen = seen::<M>(key_at[b], j, run.end, facts, mask, config.options);
+                let mut seen = seen::<M>(key_at[b], j, run.end, facts, mask, config.options);
+                if comptime!(config.options.blocks) {
+                    let at = (j - run.first) as u32;
+                    let word = select(at < 32, rows.bits[comptime!(2 * r)], rows.bits[comptime!(2 * r + 1)]);
+                    seen = seen && (word >> (at % 32)) & 1 == 1;
+                }
                 x = select(seen, x, run.neg_inf);
             }
             s[r * block + b] = x;

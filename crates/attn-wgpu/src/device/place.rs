@@ -24,6 +24,14 @@ pub struct Scalars {
     pub run: usize,
     /// The first column of the value that this launch takes.
     pub first_column: usize,
+    /// Entries of the table of blocks from one batch entry to the next; 0 where all share one.
+    pub blocks_batch: usize,
+    /// The same from one head to the next.
+    pub blocks_head: usize,
+    /// Blocks along the keys.
+    pub key_blocks: usize,
+    /// Entries of the table, behind which the patterns begin.
+    pub patterns_at: usize,
     /// Factor of q·k.
     pub scale: f32,
     /// c of c·tanh(s/c).

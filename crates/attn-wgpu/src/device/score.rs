@@ -16,6 +16,8 @@ pub struct Options {
     pub bias: bool,
     /// What is true in the mask is seen.
     pub keep: bool,
+    /// A mask by blocks is given.
+    pub blocks: bool,
 }
 
 /// Whether keys may be hidden that the band shows.

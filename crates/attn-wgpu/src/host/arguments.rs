@@ -1,6 +1,6 @@
 //! Tensors as the kernels take them.
 
-use attn_core::Problem;
+use attn_core::{BlockMask, Problem};
 use burn_backend::cubecl::dtype_to_storage_type;
 use burn_backend::ops::{BoolTensorOps, FloatTensorOps};
 use burn_backend::{DType, Shape};
@@ -66,6 +66,23 @@ pub fn bands(problem: &Problem, client: &Client, like: &CubeTensor) -> CubeTenso
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
     let handle = client.create_from_slice(&bytes);
     CubeTensor::new_contiguous(client.clone(), like.device.clone(), Shape::new([problem.batch, 4]), handle, DType::I32)
+}
+
+/// A mask by blocks as one buffer of words: its table, and behind it the patterns, two words a row.
+pub fn blocks(mask: &BlockMask, like: &CubeTensor) -> CubeTensor {
+    let patterns = mask.patterns().iter().flatten().flat_map(|&word| [word as u32, (word >> 32) as u32]);
+    let words: Vec<u32> = mask.table().iter().copied().chain(patterns).collect();
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let handle = like.client.create_from_slice(&bytes);
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), Shape::new([words.len()]), handle, DType::U32)
+}
+
+/// Entries of the table from one batch entry to the next, from one head to the next, from one block of queries to the next, and all.
+pub fn block_strides(mask: &BlockMask) -> [usize; 4] {
+    let ([batch, heads, ..], [query_blocks, key_blocks]) = (mask.shape(), mask.blocks());
+    let of_head = query_blocks * key_blocks;
+    let step = |axis: usize, stride: usize| if axis == 1 { 0 } else { stride };
+    [step(batch, heads * of_head), step(heads, of_head), key_blocks, mask.table().len()]
 }
 
 /// The type as the kernels' compiler names it.

@@ -13,7 +13,7 @@ use crate::device::matrix::attention_matrix;
 use crate::device::merge::attention_merge;
 use crate::device::place::ScalarsLaunch;
 use crate::device::score::Options;
-use crate::host::arguments::{bands, element, rows, scores_bool, scores_float, width};
+use crate::host::arguments::{bands, block_strides, blocks, element, rows, scores_bool, scores_float, width};
 use crate::host::tiles::{RowTiles, Tiles, Way};
 
 /// A forward pass's tensors, their last axes contiguous.
@@ -34,11 +34,14 @@ pub struct Operands {
     pub slopes: Option<CubeTensor>,
     /// `[H]`.
     pub sinks: Option<CubeTensor>,
+    /// The table of a mask by blocks, and its patterns behind it.
+    pub blocks: Option<CubeTensor>,
 }
 
 impl Operands {
     /// Makes what broadcasts broadcast, and last axes contiguous.
     pub fn new(problem: &Problem, inputs: attn_core::AttentionInputs<burn_cubecl::CubeBackend>) -> Self {
+        let blocks = problem.block_mask.as_deref().map(|mask| blocks(mask, &inputs.query));
         let keep = inputs.mask.as_ref().is_some_and(|mask| mask.polarity() == attn_core::Polarity::Keep);
         Self {
             query: rows(inputs.query),
@@ -49,11 +52,12 @@ impl Operands {
             bias: inputs.bias.map(|bias| scores_float(problem, bias)),
             slopes: inputs.alibi_slopes,
             sinks: inputs.sinks,
+            blocks,
         }
     }
 
     fn all(&self) -> impl Iterator<Item = &CubeTensor> {
-        let given = [&self.mask, &self.bias, &self.slopes, &self.sinks];
+        let given = [&self.mask, &self.bias, &self.slopes, &self.sinks, &self.blocks];
         [&self.query, &self.key, &self.value].into_iter().chain(given.into_iter().flatten())
     }
 }
@@ -95,6 +99,7 @@ fn pass(
     let writes = width(&[&operands.value], problem.value_dim);
     let sinks = if partial { None } else { operands.sinks.clone() };
     let mask_element = operands.mask.as_ref().map_or(dtype_to_storage_type(DType::U32), element);
+    let strides = problem.block_mask.as_deref().map_or([0; 4], block_strides);
     let mut first = 0;
     while first < problem.value_dim {
         let columns = tiles.columns.min(problem.value_dim - first);
@@ -107,6 +112,10 @@ fn pass(
             tiles.splits,
             tiles.run,
             first,
+            strides[0],
+            strides[1],
+            strides[2],
+            strides[3],
             problem.scale as f32,
             problem.softcap.unwrap_or(1.0) as f32,
             f32::NEG_INFINITY,
@@ -117,12 +126,13 @@ fn pass(
             mask: problem.mask.is_some(),
             bias: problem.bias.is_some(),
             keep: operands.keep,
+            blocks: problem.block_mask.is_some(),
         };
         // Every launch finds the same LSE; the first one writes it.
         let lse = if first == 0 { lse.cloned() } else { None };
-        // The kernels take the same.
+        // The kernels take the same, but for masks by blocks, which one of them knows.
         macro_rules! launch {
-            ($kernel:ident, $config:expr) => {
+            ($kernel:ident, $config:expr $(, $blocks:expr)?) => {
                 $kernel::launch(
                     client,
                     spread(tiles.cubes(problem), client.properties().hardware.max_cube_count),
@@ -138,6 +148,7 @@ fn pass(
                     operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
                     sinks.clone().map(CubeTensor::into_tensor_arg).into(),
                     bands.clone().into_tensor_arg(),
+                    $($blocks,)?
                     out.clone().into_tensor_arg(),
                     lse.map(CubeTensor::into_tensor_arg).into(),
                     scalars,
@@ -151,7 +162,8 @@ fn pass(
         let head_dim = problem.head_dim;
         match tiles.way {
             Way::Rows(RowTiles { rows, block, edge, plane }) => {
-                launch!(attention_forward, Config { head_dim, columns, rows, block, edge, plane, options });
+                let blocks = operands.blocks.clone().map(CubeTensor::into_tensor_arg).into();
+                launch!(attention_forward, Config { head_dim, columns, rows, block, edge, plane, options }, blocks);
             }
             Way::Decode(cut) => launch!(attention_decode, cut.config(head_dim, columns, tiles.rows, options)),
             Way::Matrix(cut) => launch!(attention_matrix, cut.config(head_dim, columns, options)),

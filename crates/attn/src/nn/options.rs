@@ -1,9 +1,12 @@
 //! What one call of a layer asks of its attention, apart from the sequences.
 
-use attn_core::{AttentionError, AttentionSpec, KernelChoice, Mask, Polarity, TensorInfo};
+use std::sync::Arc;
+
+use attn_core::{AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, Polarity, TensorInfo};
 use burn::tensor::{Bool, Device, Tensor};
 
 use super::check::broadcast;
+use crate::attention::{Sparse, sparse_problem};
 use crate::{Attention, Selection};
 
 /// Spec, masks, biases and outputs of one call; axes as in [`Attention`]: B batch, H heads, Sq/Sk query/key length.
@@ -18,6 +21,7 @@ pub struct AttentionOptions {
     alibi_slopes: Option<Tensor<1>>,
     sinks: Option<Tensor<1>>,
     kv_lens: Option<Vec<usize>>,
+    sparse: Option<Sparse>,
     choice: KernelChoice,
     lse: bool,
     weights: Option<Selection>,
@@ -72,6 +76,19 @@ impl AttentionOptions {
         self
     }
 
+    /// Shows what the expression shows, and skips the blocks of the scores in which it shows nothing; see
+    /// [`Attention::mask_expr`](crate::Attention::mask_expr).
+    pub fn mask_expr(mut self, expr: MaskExpr) -> Self {
+        self.sparse = Some(Sparse::Expr(expr));
+        self
+    }
+
+    /// Shows what the mask shows, `[B or 1, H or 1, Sq, Sk]`, and skips its empty blocks: an expression compiled once for many calls.
+    pub fn block_mask(mut self, mask: impl Into<Arc<BlockMask>>) -> Self {
+        self.sparse = Some(Sparse::Blocks(mask.into()));
+        self
+    }
+
     /// Asks for the LSE.
     pub fn with_lse(mut self) -> Self {
         self.lse = true;
@@ -117,6 +134,11 @@ impl AttentionOptions {
         if let Some(kv_lens) = self.kv_lens.clone() {
             attention = attention.kv_lens(kv_lens);
         }
+        match &self.sparse {
+            Some(Sparse::Blocks(mask)) => attention = attention.block_mask(mask.clone()),
+            Some(Sparse::Expr(expr)) => attention = attention.mask_expr(expr.clone()),
+            None => {}
+        }
         if let Some(kernel) = &self.choice.forward {
             attention = attention.kernel(kernel.clone());
         }
@@ -155,7 +177,7 @@ impl AttentionOptions {
         key: TensorInfo,
         value: TensorInfo,
     ) -> Result<(), AttentionError> {
-        use attn_core::{Problem, ProblemInputs};
+        use attn_core::ProblemInputs;
 
         crate::attention::check_devices(
             device,
@@ -175,9 +197,9 @@ impl AttentionOptions {
         }
         let vector = |tensor: &Tensor<1>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
         let mask = self.mask.as_ref().map(|mask| mask.tensor());
-        let problem = Problem::new(
+        let problem = sparse_problem(
             &self.spec,
-            &ProblemInputs {
+            ProblemInputs {
                 query,
                 key,
                 value,
@@ -186,7 +208,9 @@ impl AttentionOptions {
                 alibi_slopes: self.alibi_slopes.as_ref().map(vector),
                 sinks: self.sinks.as_ref().map(vector),
                 kv_lens: self.kv_lens.as_deref(),
+                block_mask: None,
             },
+            self.sparse.as_ref(),
         )?;
         self.weights.iter().try_for_each(|selection| selection.check(&problem))
     }

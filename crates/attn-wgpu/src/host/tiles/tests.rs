@@ -22,6 +22,7 @@ fn under(spec: AttentionSpec, dtype: DType, [heads, kv_heads]: [usize; 2], lengt
         alibi_slopes: None,
         sinks: None,
         kv_lens: None,
+        block_mask: None,
     };
     Problem::new(&spec, &inputs).unwrap()
 }
