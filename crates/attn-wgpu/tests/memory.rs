@@ -1,7 +1,8 @@
-//! The kernel's device memory is linear in the lengths: by what the device's allocator holds, from 1024 to 4096 keys and queries.
+//! The kernels' device memory is linear in the lengths: by what the device's allocator holds, from 1024 to 4096 keys and queries, and
+//! for the one that decodes from 2¹⁸ to 2²⁰ keys.
 #![cfg(feature = "wgpu")]
 
-use attn_core::{AttentionInputs, AttentionKernel, AttentionSpec};
+use attn_core::{AttentionInputs, AttentionKernel, AttentionSpec, Pass};
 use attn_wgpu::{Cube, CubeBackend, CubeDevice};
 use burn_backend::ops::FloatTensorOps;
 use burn_backend::{Distribution, FloatDType, Shape};
@@ -19,33 +20,51 @@ fn device() -> Option<CubeDevice> {
     found
 }
 
-/// Bytes of the inputs, and those that the device's allocator holds for tensors and has reserved more after a call than before it.
-/// Allocators reserve whole pages and keep them, so that nothing that a call takes goes unseen.
-fn growth(device: &CubeDevice, length: usize) -> (u64, u64) {
-    let shape = [1, 2, length, 32];
-    let make =
-        || CubeBackend::float_random(Shape::new(shape), Distribution::Uniform(-1.0, 1.0), device, FloatDType::F32);
+/// Bytes of the inputs, and those that the device's allocator holds for tensors and has reserved more after a call than before it;
+/// none where the device has no such kernel. Allocators reserve whole pages and keep them, so that nothing that a call takes goes
+/// unseen.
+fn growth(
+    kernel: Cube,
+    dtype: FloatDType,
+    device: &CubeDevice,
+    [query_len, key_len]: [usize; 2],
+) -> Option<(u64, u64)> {
+    let make = |length| {
+        let shape = Shape::new([1, 2, length, 32]);
+        CubeBackend::float_random(shape, Distribution::Uniform(-1.0, 1.0), device, dtype)
+    };
     let spec = AttentionSpec { softcap: Some(20.0), causal: true, ..AttentionSpec::default() };
-    let inputs = AttentionInputs::<CubeBackend>::new(make(), make(), make());
+    let inputs = AttentionInputs::<CubeBackend>::new(make(query_len), make(key_len), make(key_len));
     let problem = inputs.problem(&spec).expect("a plain problem");
+    if let Err(reason) = kernel.supports(device, &problem, Pass::Forward) {
+        println!("skipped {kernel:?}: {reason}");
+        return None;
+    }
     let client = device.client();
     let reserved = || client.memory_report(MemoryScope::Device).usage().bytes_reserved;
     let before = reserved();
-    let outputs = Cube::Rows.forward(&problem, inputs, true).expect("a plain problem");
+    let outputs = kernel.forward(&problem, inputs, true).expect("a plain problem");
     let after = reserved();
     drop(outputs);
-    (3 * shape.iter().product::<usize>() as u64 * 4, after - before)
+    Some((2 * 32 * 4 * (query_len + 2 * key_len) as u64, after - before))
 }
 
 #[test]
 fn device_memory_is_linear_in_the_lengths() {
     let Some(device) = device() else { return };
-    for length in [1024, 4096] {
-        let (inputs, grown) = growth(&device, length);
-        let scores = 2 * (length * length) as u64 * 4;
-        println!(
-            "length {length}: inputs {inputs} bytes, {grown} more reserved in the call; scores would take {scores}"
-        );
-        assert!(grown <= inputs + PAGES, "length {length}: {grown} bytes");
+    let cases = [
+        (Cube::Rows, FloatDType::F32, [[1024, 1024], [4096, 4096]]),
+        (Cube::Decode, FloatDType::F32, [[4, 1 << 18], [4, 1 << 20]]),
+        (Cube::Matrix, FloatDType::F16, [[1024, 1024], [4096, 4096]]),
+    ];
+    for (kernel, dtype, lengths) in cases {
+        for [query_len, key_len] in lengths {
+            let Some((inputs, grown)) = growth(kernel, dtype, &device, [query_len, key_len]) else { continue };
+            let scores = 2 * (query_len * key_len) as u64 * 4;
+            println!(
+                "{kernel:?} {query_len}×{key_len}: inputs {inputs} bytes, {grown} more reserved; scores take {scores}"
+            );
+            assert!(grown <= inputs.min(PAGES) + PAGES, "{kernel:?} {query_len}×{key_len}: {grown} bytes");
+        }
     }
 }
