@@ -24,6 +24,7 @@
 //! | projections around one attention, self or cross | [`MultiHeadAttention`], [`MultiHeadAttentionConfig`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
+//! | words to sentences to a document; pooling by learned contexts; a GRU that knows padding | [`HierarchicalAttention`], [`AttentionPool`], [`BidirectionalGru`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -31,16 +32,23 @@
 
 mod check;
 mod encoder;
+mod hierarchical;
 #[cfg(feature = "safetensors")]
 pub mod load;
 mod multi_head;
 mod options;
+mod parts;
 #[cfg(test)]
 mod tests;
 
 pub use encoder::{
     Activation, EncoderLayerOutput, EncoderOutput, NormPlacement, TransformerEncoder, TransformerEncoderConfig,
     TransformerEncoderLayer, TransformerEncoderLayerConfig,
+};
+pub use hierarchical::{
+    AttentionPool, AttentionPoolConfig, AttentionPoolOutput, BidirectionalGru, BidirectionalGruConfig,
+    HierarchicalAttention, HierarchicalAttentionConfig, HierarchicalAttentionOutput, SequenceEncoder,
+    SequenceEncoderConfig,
 };
 pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
 pub use options::AttentionOptions;
