@@ -25,6 +25,7 @@
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
 //! | words to sentences to a document; pooling by learned contexts; a GRU that knows padding | [`HierarchicalAttention`], [`AttentionPool`], [`BidirectionalGru`] |
+//! | grids: axial, divided, joint space-time attention | [`AxialAttention`], [`SpaceTimeBlock`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -38,6 +39,7 @@ pub mod load;
 mod multi_head;
 mod options;
 mod parts;
+mod space_time;
 #[cfg(test)]
 mod tests;
 
@@ -52,3 +54,7 @@ pub use hierarchical::{
 };
 pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
 pub use options::AttentionOptions;
+pub use space_time::{
+    AxialAttention, AxialAttentionConfig, AxialAttentionOutput, Axis, AxisConfig, SpaceTimeBlock, SpaceTimeBlockConfig,
+    SpaceTimeScheme,
+};
