@@ -26,6 +26,7 @@
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
 //! | words to sentences to a document; pooling by learned contexts; a GRU that knows padding | [`HierarchicalAttention`], [`AttentionPool`], [`BidirectionalGru`] |
 //! | grids: axial, divided, joint space-time attention | [`AxialAttention`], [`SpaceTimeBlock`] |
+//! | between modalities | [`CoAttention`], [`GatedCrossAttention`], [`PerceiverResampler`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -37,6 +38,7 @@ mod hierarchical;
 #[cfg(feature = "safetensors")]
 pub mod load;
 mod multi_head;
+mod multi_modal;
 mod options;
 mod parts;
 mod space_time;
@@ -53,6 +55,10 @@ pub use hierarchical::{
     SequenceEncoderConfig,
 };
 pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
+pub use multi_modal::{
+    CoAttention, CoAttentionConfig, CoAttentionOptions, CoAttentionOutput, CoAttentionStream, GatedCrossAttention,
+    GatedCrossAttentionConfig, PerceiverBlock, PerceiverResampler, PerceiverResamplerConfig, media_mask,
+};
 pub use options::AttentionOptions;
 pub use space_time::{
     AxialAttention, AxialAttentionConfig, AxialAttentionOutput, Axis, AxisConfig, SpaceTimeBlock, SpaceTimeBlockConfig,

@@ -5,6 +5,7 @@ mod hierarchical;
 #[cfg(feature = "safetensors")]
 mod load;
 mod multi_head;
+mod multi_modal;
 mod space_time;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
