@@ -27,6 +27,7 @@
 //! | words to sentences to a document; pooling by learned contexts; a GRU that knows padding | [`HierarchicalAttention`], [`AttentionPool`], [`BidirectionalGru`] |
 //! | grids: axial, divided, joint space-time attention | [`AxialAttention`], [`SpaceTimeBlock`] |
 //! | between modalities | [`CoAttention`], [`GatedCrossAttention`], [`PerceiverResampler`] |
+//! | graphs: GATv2, Graphormer's bias and centrality | [`GraphAttention`], [`GraphormerBias`], [`CentralityEncoding`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -34,6 +35,7 @@
 
 mod check;
 mod encoder;
+mod graph;
 mod hierarchical;
 #[cfg(feature = "safetensors")]
 pub mod load;
@@ -48,6 +50,10 @@ mod tests;
 pub use encoder::{
     Activation, EncoderLayerOutput, EncoderOutput, NormPlacement, TransformerEncoder, TransformerEncoderConfig,
     TransformerEncoderLayer, TransformerEncoderLayerConfig,
+};
+pub use graph::{
+    CentralityEncoding, CentralityEncodingConfig, Graph, GraphAttention, GraphAttentionConfig, GraphAttentionOutput,
+    GraphormerBias, GraphormerBiasConfig, ShortestPaths, shortest_paths,
 };
 pub use hierarchical::{
     AttentionPool, AttentionPoolConfig, AttentionPoolOutput, BidirectionalGru, BidirectionalGruConfig,

@@ -1,6 +1,8 @@
 //! Tests of the layers, on the default backend of the build. Expected values are computed by Burn's own operations.
 
 mod encoder;
+mod graph;
+mod graphormer;
 mod hierarchical;
 #[cfg(feature = "safetensors")]
 mod load;
