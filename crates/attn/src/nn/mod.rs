@@ -28,6 +28,7 @@
 //! | grids: axial, divided, joint space-time attention | [`AxialAttention`], [`SpaceTimeBlock`] |
 //! | between modalities | [`CoAttention`], [`GatedCrossAttention`], [`PerceiverResampler`] |
 //! | graphs: GATv2, Graphormer's bias and centrality | [`GraphAttention`], [`GraphormerBias`], [`CentralityEncoding`] |
+//! | time linear in the length, and a state to go on from | [`LinearAttention`], [`linear_attention`], [`LinearState`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -37,6 +38,7 @@ mod check;
 mod encoder;
 mod graph;
 mod hierarchical;
+mod linear;
 #[cfg(feature = "safetensors")]
 pub mod load;
 mod multi_head;
@@ -60,6 +62,7 @@ pub use hierarchical::{
     HierarchicalAttention, HierarchicalAttentionConfig, HierarchicalAttentionOutput, SequenceEncoder,
     SequenceEncoderConfig,
 };
+pub use linear::{FeatureMap, LinearAttention, LinearAttentionConfig, LinearState, linear_attention};
 pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
 pub use multi_modal::{
     CoAttention, CoAttentionConfig, CoAttentionOptions, CoAttentionOutput, CoAttentionStream, GatedCrossAttention,

@@ -4,6 +4,7 @@ mod encoder;
 mod graph;
 mod graphormer;
 mod hierarchical;
+mod linear;
 #[cfg(feature = "safetensors")]
 mod load;
 mod multi_head;
