@@ -29,14 +29,17 @@
 //! | between modalities | [`CoAttention`], [`GatedCrossAttention`], [`PerceiverResampler`] |
 //! | graphs: GATv2, Graphormer's bias and centrality | [`GraphAttention`], [`GraphormerBias`], [`CentralityEncoding`] |
 //! | time linear in the length, and a state to go on from | [`LinearAttention`], [`linear_attention`], [`LinearState`] |
+//! | spans that heads learn; stopping once the rest cannot matter | [`AdaptiveSpanAttention`], [`halting_attention`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
 //! [`AttentionError`](crate::AttentionError) that names the argument; nothing panics.
 
+mod adaptive;
 mod check;
 mod encoder;
 mod graph;
+mod halting;
 mod hierarchical;
 mod linear;
 #[cfg(feature = "safetensors")]
@@ -49,6 +52,7 @@ mod space_time;
 #[cfg(test)]
 mod tests;
 
+pub use adaptive::{AdaptiveSpanAttention, AdaptiveSpanAttentionConfig};
 pub use encoder::{
     Activation, EncoderLayerOutput, EncoderOutput, NormPlacement, TransformerEncoder, TransformerEncoderConfig,
     TransformerEncoderLayer, TransformerEncoderLayerConfig,
@@ -57,6 +61,7 @@ pub use graph::{
     CentralityEncoding, CentralityEncodingConfig, Graph, GraphAttention, GraphAttentionConfig, GraphAttentionOutput,
     GraphormerBias, GraphormerBiasConfig, ShortestPaths, shortest_paths,
 };
+pub use halting::{ChunkOrder, HaltingConfig, HaltingOutput, halting_attention};
 pub use hierarchical::{
     AttentionPool, AttentionPoolConfig, AttentionPoolOutput, BidirectionalGru, BidirectionalGruConfig,
     HierarchicalAttention, HierarchicalAttentionConfig, HierarchicalAttentionOutput, SequenceEncoder,

@@ -1,8 +1,10 @@
 //! Tests of the layers, on the default backend of the build. Expected values are computed by Burn's own operations.
 
+mod adaptive;
 mod encoder;
 mod graph;
 mod graphormer;
+mod halting;
 mod hierarchical;
 mod linear;
 #[cfg(feature = "safetensors")]
