@@ -2,7 +2,7 @@
 
 use attn_core::{AttentionError, AttentionSpec, Mask, Problem, ProblemInputs, TensorInfo};
 use burn::config::Config;
-use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use super::check::{self, positive};
 use super::parts;
@@ -58,6 +58,20 @@ pub struct HaltingOutput {
 ///
 /// Query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, H a multiple of G; `key_padding` `[B, Sk]` tells which keys
 /// are there.
+///
+/// ```
+/// use attn::nn::{HaltingConfig, halting_attention};
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// let made = |heads, length| Tensor::<4>::random([1, heads, length, 16], Distribution::Default, &device);
+/// let config = HaltingConfig::new(0.01).with_causal(true);
+/// let output = halting_attention(made(4, 1), made(2, 300), made(2, 300), None, &config)?;
+/// assert_eq!(output.chunks.dims(), [1, 4, 1]); // how many of the 5 chunks of 64 keys each query has read
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// **The bound.** A query has read the keys A, with sum `L = Σ_A exp s` and output o, and has left the keys R, with sum `L_R` and
 /// output o_R. Full attention gives `(L·o + L_R·o_R) / (L + L_R)`, so with `r = L_R / L` it is
@@ -337,8 +351,8 @@ impl Run<'_> {
             None => return Err(AttentionError::value("lse", "an LSE that was asked for", "none")),
         };
         let nothing = rest.mass.clone().equal_elem(f64::NEG_INFINITY);
-        // r/(1 + r) of ln r.
-        let share = activation::sigmoid(rest.mass.mask_fill(nothing.clone(), 0.0) - lse);
+        // r/(1 + r) = 1/(1 + 1/r), of ln r; Burn's sigmoid goes through f32 on some backends, whatever the type.
+        let share = (lse - rest.mass.mask_fill(nothing.clone(), 0.0)).exp().add_scalar(1.0).recip();
         let length = if value_dim == 0 {
             Tensor::zeros([batch, heads, query_len], (&output.out.device(), wide))
         } else {

@@ -24,7 +24,7 @@
 //! | projections around one attention, self or cross | [`MultiHeadAttention`], [`MultiHeadAttentionConfig`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
-//! | words to sentences to a document; pooling by learned contexts; a GRU that knows padding | [`HierarchicalAttention`], [`AttentionPool`], [`BidirectionalGru`] |
+//! | documents of sentences of words; pooling | [`HierarchicalAttention`], [`AttentionPool`], [`BidirectionalGru`] |
 //! | grids: axial, divided, joint space-time attention | [`AxialAttention`], [`SpaceTimeBlock`] |
 //! | between modalities | [`CoAttention`], [`GatedCrossAttention`], [`PerceiverResampler`] |
 //! | graphs: GATv2, Graphormer's bias and centrality | [`GraphAttention`], [`GraphormerBias`], [`CentralityEncoding`] |

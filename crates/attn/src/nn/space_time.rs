@@ -299,7 +299,7 @@ impl SpaceTimeBlock {
     /// out at padding has no meaning, but is finite.
     ///
     /// # Errors
-    /// An [`AttentionError`] that names `grid`, `padding` or the weights at fault, before any work starts.
+    /// An [`AttentionError`] that names `grid`, `padding` or the weights at fault.
     pub fn forward(
         &self,
         grid: Tensor<5>,

@@ -52,6 +52,24 @@ impl GraphormerBiasConfig {
 /// e_1 … e_n    = the edges of the shortest path from i to j, max_hops at most; none if i = j
 /// ```
 ///
+/// ```
+/// use attn::nn::{AttentionOptions, GraphormerBiasConfig, MultiHeadAttentionConfig, shortest_paths};
+/// use burn::tensor::{Bool, Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// // Three nodes in a row.
+/// let links = [[[false, true, false], [true, false, true], [false, true, false]]];
+/// let paths = shortest_paths(Tensor::<3, Bool>::from_data(links, &device), 1)?;
+/// let bias = GraphormerBiasConfig::new(2, 4).init(&device)?.forward(&paths, None)?;
+/// let nodes = Tensor::<3>::random([1, 3, 8], Distribution::Default, &device);
+/// let layer = MultiHeadAttentionConfig::new(8, 2).init(&device)?;
+/// let output = layer.self_attention(nodes, &AttentionOptions::new().bias(bias))?;
+/// assert_eq!(output.out.dims(), [1, 3, 8]);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Gives `[B, H, N, N]` for [`AttentionOptions::bias`](crate::nn::AttentionOptions::bias), so that the attention itself runs on
 /// the fused kernel. The formula asks for a number for every pair of nodes: time and memory in `H·N²`, and in `max_hops` times
 /// that on an autodiff device where edges have features.

@@ -11,6 +11,7 @@ pub struct ShortestPaths {
     /// Edges on the shortest path from i to j, `[B, N, N]`; 0 from a node to itself, −1 where there is no path.
     pub distances: Tensor<3, Int>,
     /// The first edges of that path, from i on, `[B, N, N, hops]`: the edge from a to b as the number `a·N + b`, −1 past the end.
+    /// Numbers of `N²` and more, which no edge has, are read as the last edge's.
     pub edges: Tensor<4, Int>,
 }
 

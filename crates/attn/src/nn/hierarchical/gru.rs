@@ -4,7 +4,7 @@ use attn_core::{AttentionError, Mask};
 use burn::config::Config;
 use burn::module::{Initializer, Module};
 use burn::nn::Linear;
-use burn::tensor::{Bool, Device, Tensor, activation};
+use burn::tensor::{Bool, Device, Tensor};
 
 use crate::nn::check::{self, positive};
 use crate::nn::parts;
@@ -122,9 +122,9 @@ fn run(
         let at = if reversed { length - 1 - step } else { step };
         let x = projected.clone().narrow(1, at, 1).squeeze_dim::<2>(1);
         let h = parts::linear(of_hidden, state.clone());
-        let reset = activation::sigmoid(gate(&x, 0) + gate(&h, 0));
-        let update = activation::sigmoid(gate(&x, 1) + gate(&h, 1));
-        let new = activation::tanh(gate(&x, 2) + reset * gate(&h, 2));
+        let reset = sigmoid(gate(&x, 0) + gate(&h, 0));
+        let update = sigmoid(gate(&x, 1) + gate(&h, 1));
+        let new = (gate(&x, 2) + reset * gate(&h, 2)).tanh();
         let next = new.clone() + update * (state.clone() - new);
         state = match keep {
             Some(keep) => state.mask_where(keep.clone().narrow(1, at, 1).expand::<2, _>([batch, d_hidden]), next),
@@ -136,4 +136,9 @@ fn run(
         states.reverse();
     }
     Tensor::stack(states, 1)
+}
+
+/// `1 / (1 + exp(−x))`. Burn's own goes through f32 on some backends, whatever the type.
+fn sigmoid(input: Tensor<2>) -> Tensor<2> {
+    input.mul_scalar(0.5).tanh().mul_scalar(0.5).add_scalar(0.5)
 }

@@ -108,7 +108,7 @@ impl GatedCrossAttention {
     /// [`MultiHeadAttention`], LSE and weights before the gate.
     ///
     /// # Errors
-    /// An [`AttentionError`] that names `hidden`, `media` or the option at fault, before any work starts.
+    /// An [`AttentionError`] that names `hidden`, `media` or the option at fault.
     pub fn forward(
         &self,
         hidden: Tensor<3>,

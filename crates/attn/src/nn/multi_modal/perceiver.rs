@@ -147,7 +147,7 @@ impl PerceiverResampler {
     /// Gives `[B, L, d_model]` for `inputs` `[B, M, d_input]`; `padding` `[B, M]` tells which inputs are there.
     ///
     /// # Errors
-    /// An [`AttentionError`] that names `inputs`, `padding` or the weights at fault, before any work starts.
+    /// An [`AttentionError`] that names `inputs`, `padding` or the weights at fault.
     pub fn forward(
         &self,
         inputs: Tensor<3>,

@@ -9,6 +9,7 @@ mod hierarchical;
 mod linear;
 #[cfg(feature = "safetensors")]
 mod load;
+mod mixed;
 mod multi_head;
 mod multi_modal;
 mod space_time;

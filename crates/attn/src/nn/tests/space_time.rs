@@ -10,8 +10,8 @@ use super::{
 };
 use crate::Selection;
 use crate::nn::{
-    AttentionOptions, AxialAttention, AxialAttentionConfig, Axis, AxisConfig, MultiHeadAttentionConfig, SpaceTimeBlock,
-    SpaceTimeBlockConfig, SpaceTimeScheme,
+    Activation, AttentionOptions, AxialAttention, AxialAttentionConfig, Axis, AxisConfig, MultiHeadAttentionConfig,
+    SpaceTimeBlock, SpaceTimeBlockConfig, SpaceTimeScheme,
 };
 
 const GRID: [usize; 5] = [2, 3, 2, 4, 6];
@@ -168,7 +168,9 @@ fn a_block_is_its_steps_and_its_feed_forward() {
 fn gradients_are_central_differences() {
     let device = Device::default();
     for scheme in [SpaceTimeScheme::Divided, SpaceTimeScheme::Joint] {
-        let config = SpaceTimeBlockConfig::new(4, 2, 5).with_scheme(scheme).with_causal_time(true);
+        // On NdArray, Burn's gradient of GELU is that of the approximation by tanh.
+        let config = SpaceTimeBlockConfig::new(4, 2, 5).with_activation(Activation::Relu);
+        let config = config.with_scheme(scheme).with_causal_time(true);
         let block = shaken(config.init(&device).unwrap());
         assert_gradients((block, Input::new(noise([1, 2, 2, 3, 4], 1, &device))), |(block, grid)| {
             let out = block.forward(grid.value(), None).unwrap();
