@@ -33,7 +33,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    fn apply<const D: usize>(self, input: Tensor<D>) -> Tensor<D> {
+    pub(super) fn apply<const D: usize>(self, input: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Gelu => activation::gelu(input),
             Self::GeluTanh => activation::gelu_approximate(input),

@@ -24,23 +24,57 @@
 //! | projections around one attention, self or cross | [`MultiHeadAttention`], [`MultiHeadAttentionConfig`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
+//! | documents of sentences of words; pooling | [`HierarchicalAttention`], [`AttentionPool`], [`BidirectionalGru`] |
+//! | grids: axial, divided, joint space-time attention | [`AxialAttention`], [`SpaceTimeBlock`] |
+//! | between modalities | [`CoAttention`], [`GatedCrossAttention`], [`PerceiverResampler`] |
+//! | graphs: GATv2, Graphormer's bias and centrality | [`GraphAttention`], [`GraphormerBias`], [`CentralityEncoding`] |
+//! | time linear in the length, and a state to go on from | [`LinearAttention`], [`linear_attention`], [`LinearState`] |
+//! | spans that heads learn; stopping once the rest cannot matter | [`AdaptiveSpanAttention`], [`halting_attention`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
 //! [`AttentionError`](crate::AttentionError) that names the argument; nothing panics.
 
+mod adaptive;
 mod check;
 mod encoder;
+mod graph;
+mod halting;
+mod hierarchical;
+mod linear;
 #[cfg(feature = "safetensors")]
 pub mod load;
 mod multi_head;
+mod multi_modal;
 mod options;
+mod parts;
+mod space_time;
 #[cfg(test)]
 mod tests;
 
+pub use adaptive::{AdaptiveSpanAttention, AdaptiveSpanAttentionConfig};
 pub use encoder::{
     Activation, EncoderLayerOutput, EncoderOutput, NormPlacement, TransformerEncoder, TransformerEncoderConfig,
     TransformerEncoderLayer, TransformerEncoderLayerConfig,
 };
+pub use graph::{
+    CentralityEncoding, CentralityEncodingConfig, Graph, GraphAttention, GraphAttentionConfig, GraphAttentionOutput,
+    GraphormerBias, GraphormerBiasConfig, ShortestPaths, shortest_paths,
+};
+pub use halting::{ChunkOrder, HaltingConfig, HaltingOutput, halting_attention};
+pub use hierarchical::{
+    AttentionPool, AttentionPoolConfig, AttentionPoolOutput, BidirectionalGru, BidirectionalGruConfig,
+    HierarchicalAttention, HierarchicalAttentionConfig, HierarchicalAttentionOutput, SequenceEncoder,
+    SequenceEncoderConfig,
+};
+pub use linear::{FeatureMap, LinearAttention, LinearAttentionConfig, LinearState, linear_attention};
 pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
+pub use multi_modal::{
+    CoAttention, CoAttentionConfig, CoAttentionOptions, CoAttentionOutput, CoAttentionStream, GatedCrossAttention,
+    GatedCrossAttentionConfig, PerceiverBlock, PerceiverResampler, PerceiverResamplerConfig, media_mask,
+};
 pub use options::AttentionOptions;
+pub use space_time::{
+    AxialAttention, AxialAttentionConfig, AxialAttentionOutput, Axis, AxisConfig, SpaceTimeBlock, SpaceTimeBlockConfig,
+    SpaceTimeScheme,
+};

@@ -1,9 +1,18 @@
 //! Tests of the layers, on the default backend of the build. Expected values are computed by Burn's own operations.
 
+mod adaptive;
 mod encoder;
+mod graph;
+mod graphormer;
+mod halting;
+mod hierarchical;
+mod linear;
 #[cfg(feature = "safetensors")]
 mod load;
+mod mixed;
 mod multi_head;
+mod multi_modal;
+mod space_time;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::activation::softmax;
