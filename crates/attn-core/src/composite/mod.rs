@@ -45,7 +45,7 @@ use crate::{
     AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Problem, Upstream, Wanted,
 };
 
-pub use weights::{Selection, apply_weights, weights};
+pub use weights::{Selection, apply_weights, scores, weights};
 
 /// The kernel named `composite`: serves every problem in both directions on every backend.
 #[derive(Debug, Clone, Copy, Default)]
