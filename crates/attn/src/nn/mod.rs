@@ -24,6 +24,7 @@
 //! | projections around one attention, self or cross | [`MultiHeadAttention`], [`MultiHeadAttentionConfig`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
+//! | weights from scores: softmax, quiet softmax, sparsemax, 1.5-entmax | [`Normaliser`], [`sparsemax`], [`entmax15`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -34,6 +35,7 @@ mod encoder;
 #[cfg(feature = "safetensors")]
 pub mod load;
 mod multi_head;
+mod normalise;
 mod options;
 #[cfg(test)]
 mod tests;
@@ -43,4 +45,5 @@ pub use encoder::{
     TransformerEncoderLayer, TransformerEncoderLayerConfig,
 };
 pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
+pub use normalise::{Normaliser, entmax15, quiet_softmax, sparsemax};
 pub use options::AttentionOptions;

@@ -4,6 +4,7 @@ mod encoder;
 #[cfg(feature = "safetensors")]
 mod load;
 mod multi_head;
+mod normalise;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::activation::softmax;
