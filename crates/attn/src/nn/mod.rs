@@ -25,6 +25,7 @@
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
 //! | weights from scores: softmax, quiet softmax, sparsemax, 1.5-entmax | [`Normaliser`], [`sparsemax`], [`entmax15`] |
+//! | hard attention: sampled (REINFORCE), Gumbel straight-through, top-k | [`SampledAttention`], [`GumbelAttention`], [`TopKAttention`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -32,8 +33,10 @@
 
 mod check;
 mod encoder;
+mod hard;
 #[cfg(feature = "safetensors")]
 pub mod load;
+mod logits;
 mod multi_head;
 mod normalise;
 mod options;
@@ -43,6 +46,10 @@ mod tests;
 pub use encoder::{
     Activation, EncoderLayerOutput, EncoderOutput, NormPlacement, TransformerEncoder, TransformerEncoderConfig,
     TransformerEncoderLayer, TransformerEncoderLayerConfig,
+};
+pub use hard::{
+    GumbelAttention, GumbelAttentionConfig, GumbelAttentionOutput, SampledAttention, SampledAttentionConfig,
+    SampledAttentionOutput, TopKAttention, TopKAttentionConfig, TopKAttentionOutput,
 };
 pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
 pub use normalise::{Normaliser, entmax15, quiet_softmax, sparsemax};

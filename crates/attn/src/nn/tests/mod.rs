@@ -1,6 +1,7 @@
 //! Tests of the layers, on the default backend of the build. Expected values are computed by Burn's own operations.
 
 mod encoder;
+mod hard;
 #[cfg(feature = "safetensors")]
 mod load;
 mod multi_head;
