@@ -24,6 +24,7 @@
 //! | projections around one attention, self or cross | [`MultiHeadAttention`], [`MultiHeadAttentionConfig`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
+//! | a choice of score: scaled dot, dot, bilinear, additive, cosine | [`Score`], [`ScoreKind`], [`ScoredAttention`] |
 //! | weights from scores: softmax, quiet softmax, sparsemax, 1.5-entmax | [`Normaliser`], [`sparsemax`], [`entmax15`] |
 //! | hard attention: sampled (REINFORCE), Gumbel straight-through, top-k | [`SampledAttention`], [`GumbelAttention`], [`TopKAttention`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
@@ -40,6 +41,8 @@ mod logits;
 mod multi_head;
 mod normalise;
 mod options;
+mod score;
+mod scored;
 #[cfg(test)]
 mod tests;
 
@@ -54,3 +57,5 @@ pub use hard::{
 pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
 pub use normalise::{Normaliser, entmax15, quiet_softmax, sparsemax};
 pub use options::AttentionOptions;
+pub use score::{AdditiveScore, BilinearScore, CosineScore, DotScore, Score, ScoreConfig, ScoreFunction, ScoreKind};
+pub use scored::{ScoredAttention, ScoredAttentionConfig};

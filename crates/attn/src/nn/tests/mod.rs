@@ -6,6 +6,7 @@ mod hard;
 mod load;
 mod multi_head;
 mod normalise;
+mod scored;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::activation::softmax;
