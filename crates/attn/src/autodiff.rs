@@ -104,6 +104,14 @@ impl<B: AttentionBackend + AttentionExtension, C: CheckpointStrategy> AttentionE
         scores(call, &selection)
     }
 
+    fn attention_additive_scores(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+    ) -> Outcome<Self> {
+        Outcome::single(crate::additive::tracked_scores::<B, C>(query, key, value))
+    }
+
     fn attention_apply_weights(weights: FloatTensor<Self>, value: FloatTensor<Self>) -> Outcome<Self> {
         Outcome::single(composite::apply_weights::<Self>(weights, value))
     }

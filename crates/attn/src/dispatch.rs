@@ -111,6 +111,12 @@ pub trait AttentionExtension: Backend {
     ) -> Outcome<Self>;
     /// Makes the selected scores.
     fn attention_scores(#[extension_type] call: Call<Self>, selection: Selection) -> Outcome<Self>;
+    /// Additive scores, which no kernel makes.
+    fn attention_additive_scores(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+    ) -> Outcome<Self>;
     /// `weights · value`, where a weight of 0 takes nothing.
     fn attention_apply_weights(weights: FloatTensor<Self>, value: FloatTensor<Self>) -> Outcome<Self>;
     /// Joins attention over disjoint keys.
@@ -152,6 +158,14 @@ macro_rules! serve {
 
             fn attention_scores(call: Call<Self>, selection: Selection) -> Outcome<Self> {
                 scores(call, &selection)
+            }
+
+            fn attention_additive_scores(
+                query: FloatTensor<Self>,
+                key: FloatTensor<Self>,
+                value: FloatTensor<Self>,
+            ) -> Outcome<Self> {
+                Outcome::single(composite::additive_scores::<Self>(query, key, value))
             }
 
             fn attention_apply_weights(weights: FloatTensor<Self>, value: FloatTensor<Self>) -> Outcome<Self> {

@@ -5,6 +5,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Bool, DType, FloatDType, Tensor};
 
 use crate::attention::{check_devices, check_dtypes};
+use crate::functions::additive_scores;
 use crate::nn::normalise::wide;
 
 /// A score function, by its kind.
@@ -31,7 +32,7 @@ impl ScoreFunction {
                 parameter("additive.query", &additive.query, [h, d, a], query)?;
                 parameter("additive.key", &additive.key, [g, c, a], query)?;
                 parameter("additive.bias", &additive.bias, [h, a], query)?;
-                parameter("additive.value", &additive.value, [h, a, 1], query)
+                parameter("additive.value", &additive.value, [h, a], query)
             }
             Self::Cosine(cosine) => {
                 if !(cosine.max_scale > 0.0 && cosine.max_scale.is_finite()) {
@@ -84,10 +85,9 @@ impl BilinearScore {
 
 /// `score(i, j) = v_h · tanh(W_q,h·q_i + W_k,g·k_j + b_h)` for query head h of group g (Bahdanau et al. 2014).
 ///
-/// No dot product: the hidden layer of every pair is computed, `B·H·Sq·Sk·A` of it, and only a run of queries at a time is in memory,
-/// 4 Mi numbers (or one query's). What stays is the scores, `[B, H, Sq, Sk]` in the inputs' type, which the kernel takes as a bias.
-/// **In training** the hidden layers of all runs stay until the backward pass, so that memory grows with `Sq·Sk·A`; on a device
-/// with gradient checkpointing Burn may compute them anew.
+/// No dot product: the hidden layer of every pair is computed, `B·H·Sq·Sk·A` of it. It is never whole in memory: queries are taken in
+/// runs of 4 Mi numbers of it (or of one query), and the backward pass computes it anew. What stays is the scores, `[B, H, Sq, Sk]` in
+/// the inputs' type, which the kernel takes as a bias, and their gradient.
 #[derive(Module, Debug)]
 pub struct AdditiveScore {
     /// `W_q [H, D, A]`.
@@ -96,40 +96,28 @@ pub struct AdditiveScore {
     pub key: Param<Tensor<3>>,
     /// `b [H, A]`.
     pub bias: Param<Tensor<2>>,
-    /// `v [H, A, 1]`.
-    pub value: Param<Tensor<3>>,
+    /// `v [H, A]`.
+    pub value: Param<Tensor<2>>,
 }
-
-/// Numbers of the hidden layer in memory at once: 16 MiB in f32, as a tile of the composite.
-pub(crate) const HIDDEN_ELEMENTS: usize = 1 << 22;
 
 impl AdditiveScore {
     /// Scores `[B, H, Sq, Sk]` in the inputs' type, summed up in the accumulation type.
-    pub(super) fn scores(&self, query: Tensor<4>, key: Tensor<4>) -> Tensor<4> {
+    pub(super) fn scores(&self, query: Tensor<4>, key: Tensor<4>) -> Result<Tensor<4>, AttentionError> {
         let ([batch, heads, query_len, _], [_, kv_heads, key_len, _]) = (query.dims(), key.dims());
-        let (narrow, device) = (query.dtype(), query.device());
+        let narrow = query.dtype();
         if batch * heads * query_len * key_len == 0 {
-            return Tensor::zeros([batch, heads, query_len, key_len], (&device, narrow));
+            return Ok(Tensor::zeros([batch, heads, query_len, key_len], (&query.device(), narrow)));
         }
-        let [_, hidden] = self.bias.val().dims();
         // A poisoned key that is hidden must not reach the gradients of the queries and parameters.
         let (key, poisoned) = cleaned(wide(key));
-        let query =
-            projected(wide(query), wide(self.query.val())) + wide(self.bias.val()).reshape([1, heads, 1, hidden]);
-        let key = projected(key, wide(self.key.val())).reshape([batch, kv_heads, 1, key_len, hidden]);
-        let key = key.repeat_dim(2, heads / kv_heads).reshape([batch, heads, 1, key_len, hidden]);
-        let value = wide(self.value.val()).reshape([1, heads, hidden, 1]);
-        let rows = (HIDDEN_ELEMENTS / (batch * heads * key_len * hidden)).clamp(1, query_len);
-        let of_rows = |start: usize| {
-            let rows = rows.min(query_len - start);
-            let query = query.clone().narrow(2, start, rows).reshape([batch, heads, rows, 1, hidden]);
-            let hidden = (query + key.clone()).tanh().reshape([batch, heads, rows * key_len, hidden]);
-            hidden.matmul(value.clone()).reshape([batch, heads, rows, key_len])
-        };
-        let scores = Tensor::cat((0..query_len).step_by(rows).map(of_rows).collect(), 2);
-        let poisoned = poisoned.reshape([batch, kv_heads, 1, key_len]).repeat_dim(2, heads / kv_heads);
-        let poisoned = poisoned.reshape([batch, heads, 1, key_len]).expand::<4, _>([batch, heads, query_len, key_len]);
-        narrowed(scores.mask_fill(poisoned, f64::NAN), narrow)
+        let [_, hidden] = self.bias.val().dims();
+        let bias = wide(self.bias.val()).reshape([1, heads, 1, hidden]);
+        let query = projected(wide(query), wide(self.query.val())) + bias;
+        let key = projected(key, wide(self.key.val()));
+        let scores = additive_scores(query, key, wide(self.value.val()))?;
+        let group = [batch, kv_heads, heads / kv_heads, query_len, key_len];
+        let poisoned = poisoned.reshape([batch, kv_heads, 1, 1, key_len]).expand::<5, _>(group);
+        Ok(narrowed(scores.mask_fill(poisoned.reshape([batch, heads, query_len, key_len]), f64::NAN), narrow))
     }
 }
 

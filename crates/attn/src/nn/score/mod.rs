@@ -92,7 +92,7 @@ impl ScoreConfig {
                     query: matrix("hidden", heads, query_dim, hidden)?,
                     key: matrix("hidden", kv_heads, key_dim, hidden)?,
                     bias: Initializer::Zeros.init([heads, hidden], device),
-                    value: matrix("hidden", heads, hidden, 1)?,
+                    value: self.initializer.init_with([heads, hidden], Some(hidden), Some(1), device),
                 })
             }
             ScoreKind::Cosine { initial_scale, max_scale } => {
@@ -169,7 +169,7 @@ impl Score {
                 // The product of these is 0; the bias is the score.
                 let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, (&query.device(), query.dtype()));
                 let (no_query, no_key) = (zeros([batch, heads, query_len, 1]), zeros([batch, kv_heads, key_len, 1]));
-                let scores = capped(additive.scores(query, key), spec.scale.take(), spec.softcap.take());
+                let scores = capped(additive.scores(query, key)?, spec.scale.take(), spec.softcap.take());
                 let scores = if let Some(bias) = bias { biased(scores, bias) } else { scores };
                 Ok(options.attention(no_query, no_key, value).spec(spec).bias(scores))
             }

@@ -77,8 +77,12 @@ fn the_threshold_is_found_where_steps_to_it_are_many() {
         1 => -((i as f64) / keys as f64).powi(6),
         _ => -1.0 / (1.0 + i as f64),
     };
-    for keys in [3, 64, 2000] {
-        let data: Vec<f64> = (0..keys).map(|i| crowded(i, keys)).collect();
+    // Groups at even distances, each half as large as the one below it: each step drops one group.
+    let halving = |i: usize, keys: usize| -f64::from((i + 1).ilog2()) / f64::from(keys.ilog2() + 1);
+    type Scores<'a> = &'a dyn Fn(usize, usize) -> f64;
+    for (keys, score) in [(3, &crowded as Scores), (64, &crowded), (2000, &crowded), (4095, &halving), (300, &halving)]
+    {
+        let data: Vec<f64> = (0..keys).map(|i| score(i, keys)).collect();
         let scores = Tensor::<1>::from_data(TensorData::new(data, [keys]), (&device, DType::F64));
         for normaliser in [Normaliser::Sparsemax, Normaliser::Entmax15] {
             let found = normaliser.apply(scores.clone(), None).unwrap();
