@@ -221,7 +221,7 @@ fn likelihood(logits: &Logits, columns: Tensor<4, Int>) -> (Tensor<4>, Tensor<3>
     let shape @ [batch, heads, rows, _] = columns.dims();
     if logits.is_empty() {
         let options = (&logits.values.device(), logits.values.dtype());
-        return (Tensor::zeros(shape, options.clone()), Tensor::zeros([batch, heads, rows], options));
+        return (Tensor::zeros(shape, options), Tensor::zeros([batch, heads, rows], options));
     }
     let lse = logits.lse();
     let nothing = lse.clone().inner().equal_elem(f64::NEG_INFINITY);

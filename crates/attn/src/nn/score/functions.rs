@@ -10,6 +10,7 @@ use crate::nn::normalise::wide;
 
 /// A score function, by its kind.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a layer holds one, and its parameters lie elsewhere")]
 pub enum ScoreFunction {
     /// The dot product.
     Dot(DotScore),

@@ -1,7 +1,8 @@
 //! Tests of the score functions and of the layer that attends by them.
 
 use attn_core::{AttentionError, AttentionSpec, KernelChoice, Mask};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
 use super::{
     Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, plain, restored, shaken,
@@ -353,6 +354,33 @@ fn autodiff_may_be_on_for_the_layer_or_one_input_alone() {
     }
 }
 
+/// bf16 keeps 8 bits: inputs, parameters, scores that enter as a bias, and outputs are rounded to it, and nothing in between.
+#[test]
+fn narrow_types_come_back_as_they_came() {
+    struct Narrow;
+    impl ModuleMapper for Narrow {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(FloatDType::BF16))
+        }
+    }
+    // NdArray has no such type.
+    let Ok(device) = crate::device("flex") else { return };
+    for kind in KINDS {
+        for normaliser in NORMALISERS {
+            let whole = layer(kind, normaliser, &device);
+            let narrow = inputs(&device).map(|tensor| tensor.cast(FloatDType::BF16));
+            let wanted =
+                attend(&whole, narrow.clone().map(|tensor| tensor.cast(FloatDType::F32)), &AttentionOptions::new());
+            let output =
+                attend(&whole.map(&mut Narrow), narrow, &AttentionOptions::new().with_weights(Selection::all()));
+            assert_eq!((output.out.dtype(), output.weights.unwrap().dtype()), (DType::BF16, DType::F32));
+            // Scores lie within ±4 and are rounded by 2⁻⁹ at most four times (query, key, parameter, score): off by 1/32, so that
+            // weights are off by a factor of exp(2/32) and the output, of values below 1, by no more than 1/16 and its own rounding.
+            assert_close(output.out.cast(FloatDType::F32), wanted.out, 1.0 / 15.0);
+        }
+    }
+}
+
 #[test]
 fn hidden_nan_reaches_neither_output_nor_gradients() {
     let device = Device::default().autodiff();
@@ -478,7 +506,7 @@ fn wrong_input_names_the_argument() {
             assert_eq!(name(layer.forward(wide, key.clone(), value.clone(), &AttentionOptions::new())), Some("query"));
             let wide = key.clone().repeat_dim(3, 2);
             assert_eq!(name(layer.forward(query.clone(), wide, value.clone(), &AttentionOptions::new())), Some("key"));
-            let double = query.clone().cast(burn::tensor::FloatDType::F64);
+            let double = query.clone().cast(FloatDType::F64);
             let found = name(layer.forward(double, key.clone(), value.clone(), &AttentionOptions::new()));
             assert!(matches!(found, Some("query" | "key")), "{found:?}");
             let options = [

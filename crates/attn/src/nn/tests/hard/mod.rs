@@ -4,9 +4,11 @@ mod gumbel;
 mod sampled;
 mod top_k;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 
 use super::{elements, noise};
+use crate::Selection;
+use crate::nn::{AttentionOptions, GumbelAttentionConfig, SampledAttentionConfig, TopKAttentionConfig};
 
 /// Batch, heads, key/value heads, lengths, head dimension, value dimension.
 const SIZES: [usize; 7] = [2, 4, 2, 5, 6, 3, 2];
@@ -22,6 +24,29 @@ fn inputs(device: &Device) -> [Tensor<4>; 3] {
 
 fn integers(tensor: Tensor<4, Int>) -> Vec<i64> {
     tensor.into_data().convert::<i64>().try_to_vec::<i64>().unwrap()
+}
+
+#[test]
+fn narrow_types_come_back_as_they_came() {
+    // NdArray has no such type.
+    let Ok(device) = crate::device("flex") else { return };
+    for device in [device.clone(), device.autodiff()] {
+        let [query, key, value] = inputs(&device).map(|tensor| tensor.cast(FloatDType::BF16));
+        let options = AttentionOptions::new().with_weights(Selection::all()).with_lse();
+        let gumbel = GumbelAttentionConfig::new().init().unwrap();
+        let gumbel = gumbel.forward(query.clone(), key.clone(), value.clone(), &options).unwrap();
+        let sampled = SampledAttentionConfig::new().with_samples(3).init(&device).unwrap();
+        let output = sampled.forward(query.clone(), key.clone(), value.clone(), &options).unwrap();
+        let loss = sampled.surrogate(&output, Tensor::zeros([2], (&device, DType::BF16))).unwrap();
+        let top_k = TopKAttentionConfig::new(2).init().unwrap().forward(query, key, value, &options).unwrap();
+        for out in [gumbel.out, output.out, top_k.out] {
+            assert_eq!(out.dtype(), DType::BF16);
+        }
+        for wide in [gumbel.weights, output.weights, top_k.weights, Some(output.log_probs)] {
+            assert_eq!(wide.unwrap().dtype(), DType::F32);
+        }
+        assert_eq!(loss.dtype(), DType::F32);
+    }
 }
 
 /// The rows of scaled dot products, `[batch · heads · queries][keys]`, in f64; keys that `shown(i, j)` denies are `−inf`.
