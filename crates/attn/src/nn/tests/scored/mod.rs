@@ -1,12 +1,13 @@
 //! Tests of the score functions and of the layer that attends by them.
 
+mod input;
+mod learning;
+
 use attn_core::{AttentionError, AttentionSpec, KernelChoice, Mask};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
-use super::{
-    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, plain, restored, shaken,
-};
+use super::{assert_agreement, assert_close, bools, elements, noise, plain, restored, shaken};
 use crate::nn::{
     AttentionOptions, Normaliser, ScoreConfig, ScoreFunction, ScoreKind, ScoredAttention, ScoredAttentionConfig,
 };
@@ -308,52 +309,6 @@ fn additive_scores_made_in_runs_of_queries_are_the_same() {
     }
 }
 
-#[test]
-fn additive_gradients_of_several_runs_are_those_of_one() {
-    // Two heads, 2¹⁸ keys and 8 hidden features are 4 Mi numbers a query: a run each.
-    let device = Device::default().autodiff();
-    let (keys, hidden) = (1 << 18, 8);
-    let score = ScoreConfig::new(2, 1).with_kv_heads(Some(1)).with_kind(ScoreKind::Additive { hidden });
-    let layer = shaken(ScoredAttentionConfig::new(score).init(&device).unwrap());
-    let (query, key) =
-        (noise([1, 2, 2, 1], 1, &device).require_grad(), noise([1, 1, keys, 1], 2, &device).require_grad());
-    let grads = |rows: std::ops::Range<usize>| {
-        let scores = layer.scores(query.clone().slice([0..1, 0..2, rows]), key.clone(), &AttentionOptions::new());
-        let grads = scores.unwrap().mean().backward();
-        (elements(query.grad(&grads).unwrap()), elements(key.grad(&grads).unwrap()))
-    };
-    let (whole_query, whole_key) = grads(0..2);
-    let parts = [0, 1].map(|row| grads(row..row + 1));
-    let close = |found: f64, parts: [f64; 2]| {
-        let wanted = parts.iter().sum::<f64>() / 2.0;
-        assert!((found - wanted).abs() <= 1e-5 * wanted.abs().max(1e-3), "{found} in place of {wanted}");
-    };
-    for (at, found) in whole_query.into_iter().enumerate() {
-        close(found, [0, 1].map(|part| parts[part].0[at]));
-    }
-    for at in (0..keys).step_by(4999) {
-        close(whole_key[at], [0, 1].map(|part| parts[part].1[at]));
-    }
-}
-
-#[test]
-fn autodiff_may_be_on_for_the_layer_or_one_input_alone() {
-    let plain = Device::default();
-    for kind in KINDS {
-        for normaliser in NORMALISERS {
-            for tracked in 0..4 {
-                let device = |at| if tracked == at { plain.clone().autodiff() } else { plain.clone() };
-                let layer = layer(kind, normaliser, &device(3));
-                let [query, key, value] = [0, 1, 2].map(|at| inputs(&device(at))[at].clone());
-                let output = layer.forward(query, key, value, &AttentionOptions::new()).unwrap();
-                // Dot scores have no parameters.
-                let constant = tracked == 3 && matches!(kind, ScoreKind::Dot | ScoreKind::ScaledDot);
-                assert_eq!(output.out.device().is_autodiff(), !constant, "{kind:?} {normaliser:?} {tracked}");
-            }
-        }
-    }
-}
-
 /// bf16 keeps 8 bits: inputs, parameters, scores that enter as a bias, and outputs are rounded to it, and nothing in between.
 #[test]
 fn narrow_types_come_back_as_they_came() {
@@ -382,64 +337,6 @@ fn narrow_types_come_back_as_they_came() {
 }
 
 #[test]
-fn hidden_nan_reaches_neither_output_nor_gradients() {
-    let device = Device::default().autodiff();
-    let [query, key, value] = inputs(&device);
-    let poison = |tensor: Tensor<4>| {
-        let [batch, heads, _, dim] = tensor.dims();
-        Tensor::cat(vec![tensor, Tensor::full([batch, heads, 2, dim], f32::NAN, &device)], 2).require_grad()
-    };
-    for kind in KINDS {
-        for normaliser in NORMALISERS {
-            let layer = layer(kind, normaliser, &device);
-            let lengths = AttentionOptions::new().kv_lens(vec![SIZES[4]; SIZES[0]]);
-            let query = query.clone().require_grad();
-            let clean = attend(&layer, [query.clone(), key.clone(), value.clone()], &AttentionOptions::new()).out;
-            let wanted = gradients(&layer, &(clean.clone() * clean.clone()).sum().backward());
-            let padding = Tensor::cat(
-                vec![
-                    Tensor::zeros([1, 1, 1, SIZES[4]], &device),
-                    Tensor::full([1, 1, 1, 2], f32::NEG_INFINITY, &device),
-                ],
-                3,
-            );
-            let (key, value) = (poison(key.clone()), poison(value.clone()));
-            let by_bias =
-                attend(&layer, [query.clone(), key.clone(), value.clone()], &AttentionOptions::new().bias(padding));
-            assert_close(by_bias.out.inner(), clean.clone().inner(), 1e-6);
-            let found = attend(&layer, [query.clone(), key.clone(), value.clone()], &lengths).out;
-            assert_close(found.clone().inner(), clean.inner(), 1e-6);
-            let grads = (found.clone() * found).sum().backward();
-            for tensor in [&query, &key, &value] {
-                let grad = elements(tensor.grad(&grads).unwrap());
-                assert!(grad.iter().all(|grad| grad.is_finite()), "{kind:?} {normaliser:?}: {grad:?}");
-            }
-            for ((path, found), (_, wanted)) in gradients(&layer, &grads).into_iter().zip(wanted) {
-                let (found, wanted) = (found.unwrap(), wanted.unwrap());
-                assert!((found - wanted).abs() <= 1e-4 * wanted.max(1.0), "{kind:?} {path}: {found} for {wanted}");
-            }
-        }
-    }
-}
-
-#[test]
-fn gradients_are_central_differences() {
-    let device = Device::default();
-    for kind in KINDS {
-        for normaliser in NORMALISERS {
-            // Scores of moderate size, so that every row of the sparse ones keeps a few keys.
-            let layer = layer(kind, normaliser, &device);
-            let [query, key, value] = inputs(&device).map(Input::new);
-            assert_gradients((layer, query, (key, value)), |(layer, query, (key, value))| {
-                let options = AttentionOptions::new().spec(AttentionSpec::new().with_causal(true).with_softcap(3.0));
-                let out = layer.forward(query.value(), key.value(), value.value(), &options).unwrap().out;
-                (out.clone() * out).sum()
-            });
-        }
-    }
-}
-
-#[test]
 fn every_backend_gives_the_same() {
     for kind in KINDS {
         for normaliser in NORMALISERS {
@@ -459,94 +356,5 @@ fn a_record_carries_every_parameter() {
         let second = restored(&first, config(kind, Normaliser::Softmax).init(&device).unwrap());
         let [a, b] = [first, second].map(|layer| attend(&layer, inputs(&device), &AttentionOptions::new()).out);
         assert_close(b, a, 0.0);
-    }
-}
-
-#[test]
-fn empty_batches_and_sequences_have_their_answers() {
-    let device = Device::default();
-    let [_, heads, kv_heads, _, _, dim, value_dim] = SIZES;
-    for kind in KINDS {
-        for normaliser in NORMALISERS {
-            let layer = layer(kind, normaliser, &device);
-            for (batch, query_len, key_len) in [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0, 0)] {
-                let zeros = |shape: [usize; 4]| Tensor::<4>::ones(shape, &device);
-                let inputs = [
-                    zeros([batch, heads, query_len, dim]),
-                    zeros([batch, kv_heads, key_len, dim]),
-                    zeros([batch, kv_heads, key_len, value_dim]),
-                ];
-                for options in [AttentionOptions::new(), AttentionOptions::new().sinks(Tensor::ones([heads], &device))]
-                {
-                    let options = options.with_weights(Selection::all());
-                    let output = attend(&layer, inputs.clone(), &options);
-                    assert_close(output.out, Tensor::zeros([batch, heads, query_len, value_dim], &device), 0.0);
-                    assert_eq!(output.weights.unwrap().dims(), [batch, heads, query_len, key_len]);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn wrong_input_names_the_argument() {
-    let device = Device::default();
-    let [query, key, value] = inputs(&device);
-    let name = |result: Result<AttentionOutput, AttentionError>| result.map(|_| ()).unwrap_err().argument();
-    for kind in KINDS {
-        for normaliser in [Normaliser::Softmax, Normaliser::Entmax15] {
-            let layer = layer(kind, normaliser, &device);
-            for (at, argument) in [(0, "query"), (1, "key"), (2, "value")] {
-                let mut wrong = [query.clone(), key.clone(), value.clone()];
-                wrong[at] = wrong[at].clone().repeat_dim(1, 2);
-                let [q, k, v] = wrong;
-                assert_eq!(name(layer.forward(q, k, v, &AttentionOptions::new())), Some(argument), "{kind:?}");
-            }
-            let wide = query.clone().repeat_dim(3, 2);
-            assert_eq!(name(layer.forward(wide, key.clone(), value.clone(), &AttentionOptions::new())), Some("query"));
-            let wide = key.clone().repeat_dim(3, 2);
-            assert_eq!(name(layer.forward(query.clone(), wide, value.clone(), &AttentionOptions::new())), Some("key"));
-            let double = query.clone().cast(FloatDType::F64);
-            let found = name(layer.forward(double, key.clone(), value.clone(), &AttentionOptions::new()));
-            assert!(matches!(found, Some("query" | "key")), "{found:?}");
-            let options = [
-                ("bias", AttentionOptions::new().bias(Tensor::zeros([3, 1, 1, 1], &device))),
-                ("sinks", AttentionOptions::new().sinks(Tensor::zeros([3], &device))),
-                ("softcap", AttentionOptions::new().spec(AttentionSpec::new().with_softcap(-1.0))),
-                ("scale", AttentionOptions::new().spec(AttentionSpec::new().with_scale(f64::NAN))),
-                ("rows", AttentionOptions::new().with_weights(Selection { heads: None, rows: Some(vec![9]) })),
-            ];
-            for (argument, options) in options {
-                let found = name(layer.forward(query.clone(), key.clone(), value.clone(), &options));
-                assert_eq!(found, Some(argument), "{kind:?} {normaliser:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_config_without_a_meaning_names_the_size() {
-    let device = Device::default();
-    let score = ScoreConfig::new;
-    let cosine = |initial_scale, max_scale| score(2, 3).with_kind(ScoreKind::Cosine { initial_scale, max_scale });
-    let cases = [
-        ("heads", score(0, 3)),
-        ("query_dim", score(2, 0)),
-        ("key_dim", score(2, 3).with_key_dim(Some(0))),
-        ("key_dim", score(2, 3).with_key_dim(Some(4))),
-        ("key_dim", cosine(10.0, 100.0).with_key_dim(Some(4))),
-        ("kv_heads", score(2, 3).with_kv_heads(Some(0))),
-        ("kv_heads", score(3, 3).with_kv_heads(Some(2))),
-        ("hidden", score(2, 3).with_kind(ScoreKind::Additive { hidden: 0 })),
-        ("hidden", score(2, 3).with_kind(ScoreKind::Additive { hidden: usize::MAX })),
-        ("initial_scale", cosine(0.0, 100.0)),
-        ("initial_scale", cosine(101.0, 100.0)),
-        ("initial_scale", cosine(f64::NAN, 100.0)),
-        ("max_scale", cosine(10.0, f64::INFINITY)),
-        ("max_scale", cosine(10.0, -1.0)),
-    ];
-    for (argument, config) in cases {
-        let error = ScoredAttentionConfig::new(config.clone()).init(&device).map(|_| ()).unwrap_err();
-        assert_eq!(error.argument(), Some(argument), "{config}");
     }
 }
