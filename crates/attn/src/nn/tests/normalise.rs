@@ -80,7 +80,8 @@ fn the_threshold_is_found_where_steps_to_it_are_many() {
     // Groups at even distances, each half as large as the one below it: each step drops one group.
     let halving = |i: usize, keys: usize| -f64::from((i + 1).ilog2()) / f64::from(keys.ilog2() + 1);
     type Scores<'a> = &'a dyn Fn(usize, usize) -> f64;
-    for (keys, score) in [(3, &crowded as Scores), (64, &crowded), (2000, &crowded), (4095, &halving), (300, &halving)]
+    for (keys, score) in
+        [(3, &crowded as Scores), (64, &crowded), (2000, &crowded), (40_000, &halving), (300, &halving)]
     {
         let data: Vec<f64> = (0..keys).map(|i| score(i, keys)).collect();
         let scores = Tensor::<1>::from_data(TensorData::new(data, [keys]), (&device, DType::F64));
