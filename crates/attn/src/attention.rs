@@ -203,6 +203,25 @@ impl Attention {
         Ok(AttentionOutput { out, lse: lse.filter(|_| wants_lse), weights })
     }
 
+    /// The scores that the softmax would take, after softcap, ALiBi and bias, `−inf` where hidden: `[B, selected heads, selected
+    /// rows, Sk]` in f32 (f64 for f64). Sinks are no part of them, and the values are not looked at.
+    ///
+    /// No kernel makes them: it is their whole point to have none in memory. They come from the composite's formulas, in the memory
+    /// and time of the selection, and are differentiable by everything that went in. Where something may be hidden, one number is
+    /// read back for the query and one for the key, to see whether they are finite.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and a demanded kernel is refused.
+    pub fn scores(self, selection: Selection) -> Result<Tensor<4>, AttentionError> {
+        let problem = self.problem()?;
+        selection.check(&problem)?;
+        if let Some(kernel) = self.choice.forward.as_ref().or(self.choice.backward.as_ref()) {
+            let reason = "scores are made by the composite's formulas alone".to_string();
+            return Err(AttentionError::Unsupported { kernel: kernel.clone(), reason });
+        }
+        Ok(finished(<Dispatch as AttentionExtension>::attention_scores(self.into_call(problem), selection))?.0)
+    }
+
     fn into_call(self, problem: Problem) -> Call<Dispatch> {
         let float = |tensor: Option<_>| tensor.map_or(MaybeFloat::Absent, MaybeFloat::Given);
         let polarity = self.mask.as_ref().map_or(Polarity::Keep, Mask::polarity);

@@ -15,7 +15,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 
 use crate::dispatch::{
-    AttentionBackend, AttentionExtension, Call, MaybeBool, MaybeFloat, Outcome, Planned, forward, merge, weights,
+    AttentionBackend, AttentionExtension, Call, MaybeBool, MaybeFloat, Outcome, Planned, forward, merge, scores,
+    weights,
 };
 
 /// Which output of the attention a node of the graph stands for.
@@ -97,6 +98,18 @@ impl<B: AttentionBackend + AttentionExtension, C: CheckpointStrategy> AttentionE
 
     fn attention_weights(call: Call<Self>, lse: FloatTensor<Self>, selection: Selection) -> Outcome<Self> {
         weights(call, lse, &selection)
+    }
+
+    fn attention_scores(call: Call<Self>, selection: Selection) -> Outcome<Self> {
+        scores(call, &selection)
+    }
+
+    fn attention_additive_scores(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+    ) -> Outcome<Self> {
+        Outcome::single(crate::additive::tracked_scores::<B, C>(query, key, value))
     }
 
     fn attention_apply_weights(weights: FloatTensor<Self>, value: FloatTensor<Self>) -> Outcome<Self> {

@@ -109,6 +109,14 @@ pub trait AttentionExtension: Backend {
         lse: FloatTensor<Self>,
         selection: Selection,
     ) -> Outcome<Self>;
+    /// Makes the selected scores.
+    fn attention_scores(#[extension_type] call: Call<Self>, selection: Selection) -> Outcome<Self>;
+    /// Additive scores, which no kernel makes.
+    fn attention_additive_scores(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+    ) -> Outcome<Self>;
     /// `weights · value`, where a weight of 0 takes nothing.
     fn attention_apply_weights(weights: FloatTensor<Self>, value: FloatTensor<Self>) -> Outcome<Self>;
     /// Joins attention over disjoint keys.
@@ -148,6 +156,18 @@ macro_rules! serve {
                 weights(call, lse, &selection)
             }
 
+            fn attention_scores(call: Call<Self>, selection: Selection) -> Outcome<Self> {
+                scores(call, &selection)
+            }
+
+            fn attention_additive_scores(
+                query: FloatTensor<Self>,
+                key: FloatTensor<Self>,
+                value: FloatTensor<Self>,
+            ) -> Outcome<Self> {
+                Outcome::single(composite::additive_scores::<Self>(query, key, value))
+            }
+
             fn attention_apply_weights(weights: FloatTensor<Self>, value: FloatTensor<Self>) -> Outcome<Self> {
                 Outcome::single(composite::apply_weights::<Self>(weights, value))
             }
@@ -183,6 +203,12 @@ pub(crate) fn forward<B: AttentionBackend>(call: Call<B>) -> Result<AttentionOut
 pub(crate) fn weights<B: Backend>(call: Call<B>, lse: FloatTensor<B>, selection: &Selection) -> Outcome<B> {
     let problem = call.problem.clone();
     Outcome::single(composite::weights(&problem, &call.into_inputs(), &lse, selection))
+}
+
+/// Makes scores by the composite's formulas, likewise.
+pub(crate) fn scores<B: Backend>(call: Call<B>, selection: &Selection) -> Outcome<B> {
+    let problem = call.problem.clone();
+    Outcome::single(composite::scores(&problem, &call.into_inputs(), selection))
 }
 
 /// Joins two partial results.

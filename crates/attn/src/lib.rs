@@ -28,6 +28,7 @@
 //! the tensors lie; it is compiled in by a feature of its name: `ndarray` (default), `flex`, `tch`, `wgpu`, `cuda`, `rocm`. On an autodiff device everything
 //! that comes out is differentiable by everything that went in.
 
+mod additive;
 mod attention;
 mod autodiff;
 mod device;

@@ -3,7 +3,7 @@
 //! Numbers are compared with the reference in `attn-testing`; here stands what belongs to the face itself.
 
 use attn::{Alignment, Attention, AttentionError, AttentionSpec, Mask, Selection, apply_weights, attention, merge};
-use burn::tensor::{Bool, DType, Device, Distribution, Tensor};
+use burn::tensor::{Bool, DType, Device, Distribution, Int, Tensor};
 
 fn devices() -> impl Iterator<Item = Device> {
     attn::BACKENDS.iter().map(|backend| attn::device(backend).unwrap())
@@ -161,6 +161,68 @@ fn gradients_reach_only_what_is_tracked() -> Result<(), AttentionError> {
         assert_eq!(v.grad(&gradients).unwrap().dims(), [2, 2, 7, 6]);
         assert_eq!(bias.grad(&gradients).unwrap().dims(), [1, 4, 1, 7]);
         assert!(k.grad(&gradients).is_none());
+    }
+    Ok(())
+}
+
+#[test]
+fn scores_are_what_the_softmax_takes_and_select() -> Result<(), AttentionError> {
+    for device in devices() {
+        let [q, k, v] = inputs(&device);
+        let call = Attention::new(q, k, v)
+            .causal(true)
+            .softcap(2.0)
+            .bias(random([2, 1, 5, 7], &device))
+            .alibi_slopes(random([4], &device))
+            .sinks(random([4], &device));
+        let scores = call.clone().scores(Selection::all())?;
+        let hidden = scores.clone().equal_elem(f32::NEG_INFINITY);
+        let expected = |at: usize| at % 7 > at / 7 % 5 + 2;
+        assert!(hidden.into_data().iter::<bool>().enumerate().all(|(at, hidden)| hidden == expected(at)));
+        let output = call.clone().with_lse().with_weights(Selection::all()).forward()?;
+        let lse = output.lse.unwrap().reshape([2, 4, 5, 1]);
+        assert!(largest_difference((scores.clone() - lse).exp(), output.weights.unwrap()) < 1e-5);
+        let some = call.clone().scores(Selection { heads: Some(vec![2]), rows: Some(vec![4, 1]) })?;
+        let rows = scores.select(2, Tensor::<1, Int>::from_data([4, 1], &device)).narrow(1, 2, 1);
+        let seen = |scores: Tensor<4>| scores.clamp_min(-1e30);
+        assert!(largest_difference(seen(some), seen(rows)) < 1e-6);
+        let past = Selection { heads: None, rows: Some(vec![5]) };
+        assert_eq!(call.clone().scores(past).unwrap_err().argument(), Some("rows"));
+        let demand = call.kernel("composite").scores(Selection::all());
+        assert!(matches!(demand, Err(AttentionError::Unsupported { .. })));
+    }
+    Ok(())
+}
+
+#[test]
+fn scores_of_poison_are_right_where_seen_and_without_influence_where_hidden() -> Result<(), AttentionError> {
+    for device in devices() {
+        let device = device.autodiff();
+        let q = Tensor::<4>::from_data([[[[1.0, 2.0], [-1.0, 0.5], [f32::NAN, 0.0]]]], &device).require_grad();
+        let k = Tensor::<4>::from_data([[[[1.0, 1.0], [f32::INFINITY, 0.0], [0.5, f32::NAN]]]], &device).require_grad();
+        // Query 0 sees keys 0 and 1, query 1 key 0, query 2 nothing; nothing sees key 2.
+        let mask = Tensor::<4, Bool>::from_data(
+            [[[[true, true, false], [true, false, false], [false, false, false]]]],
+            &device,
+        );
+        let call = Attention::new(q.clone(), k.clone(), k.clone()).scale(1.0).softcap(3.0).mask(Mask::keep(mask));
+        let scores = call.scores(Selection::all())?;
+        let (capped, none) = (|x: f32| 3.0 * (x / 3.0).tanh(), f32::NEG_INFINITY);
+        let expected = [capped(3.0), 3.0, none, capped(-0.5), none, none, none, none, none];
+        for (found, expected) in values(scores.clone()).into_iter().zip(expected) {
+            assert!(found == expected || (found - expected).abs() < 1e-6, "{found} in place of {expected}");
+        }
+        // By the score of key 0: 1 − tanh² times the other's vector. Through ±3, which key 1 has, nothing goes back.
+        let gradients = scores.clamp_min(-5.0).sum().backward();
+        let slope = |x: f32| 1.0 - (x / 3.0).tanh().powi(2);
+        let (a, b) = (slope(3.0), slope(-0.5));
+        let expected_q = [a, a, b, b, 0.0, 0.0];
+        let expected_k = [a - b, 2.0 * a + 0.5 * b, 0.0, 0.0, 0.0, 0.0];
+        for (tensor, expected) in [(&q, expected_q), (&k, expected_k)] {
+            for (found, expected) in values(tensor.grad(&gradients).unwrap()).into_iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-5, "{found} in place of {expected}");
+            }
+        }
     }
     Ok(())
 }

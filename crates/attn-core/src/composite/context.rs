@@ -109,11 +109,20 @@ impl<'a, B: Backend> Context<'a, B> {
 
     /// The scores of a tile.
     pub fn scores(&self, tile: &Tile) -> Scores<B> {
+        self.scores_of(self.products(tile), tile)
+    }
+
+    /// `q·k` of a tile, `[B, h, r, k]`.
+    pub fn products(&self, tile: &Tile) -> FloatTensor<B> {
         let kv_heads = self.kv_heads(&tile.heads).len();
         let query = grouped::<B>(self.query(tile), kv_heads);
         let key = self.keys_of(&self.inputs.key, tile);
-        let raw = ungrouped::<B>(B::float_matmul(query, transposed::<B>(key)), tile.heads.len());
-        let mut values = times::<B>(raw, self.problem.scale);
+        ungrouped::<B>(B::float_matmul(query, transposed::<B>(key)), tile.heads.len())
+    }
+
+    /// The scores of a tile from its `q·k`.
+    pub fn scores_of(&self, products: FloatTensor<B>, tile: &Tile) -> Scores<B> {
+        let mut values = times::<B>(products, self.problem.scale);
         let mut tanh = None;
         if let Some(cap) = self.problem.softcap {
             let bounded = B::float_tanh(times::<B>(values, 1.0 / cap));

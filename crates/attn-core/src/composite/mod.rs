@@ -31,6 +31,7 @@
 //! where something may be hidden and a tensor holds NaN or infinity (read back once a call), the product runs on a cleaned tensor
 //! and the visible non-finite terms are added after it.
 
+mod additive;
 mod backward;
 mod context;
 mod finite;
@@ -45,7 +46,8 @@ use crate::{
     AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Problem, Upstream, Wanted,
 };
 
-pub use weights::{Selection, apply_weights, weights};
+pub use additive::{additive_gradients, additive_scores};
+pub use weights::{Selection, apply_weights, scores, weights};
 
 /// The kernel named `composite`: serves every problem in both directions on every backend.
 #[derive(Debug, Clone, Copy, Default)]

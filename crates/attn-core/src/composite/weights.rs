@@ -1,4 +1,4 @@
-//! Attention weights, made only when asked for.
+//! Attention weights and scores, made only when asked for.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::finite::Factor;
 use super::ops::{dims, fill, grouped, join, reshape, ungrouped};
 use crate::{AttentionError, AttentionInputs, Problem};
 
-/// Which rows of the weights to make.
+/// Which rows of the weights, or of the scores, to make.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     /// Query heads, in the order in which they shall come; `None` is all of them.
@@ -58,6 +58,52 @@ pub fn weights<B: Backend>(
 ) -> Result<FloatTensor<B>, AttentionError> {
     selection.check(problem)?;
     let context = Context::new(problem, inputs);
+    let lse = reshape::<B, 4>(lse.clone(), [problem.batch, problem.heads, problem.query_len, 1]);
+    selected(&context, selection, |tile| tile_weights(&context, &lse, tile))
+}
+
+/// The scores `s(i, j)` that the softmax takes, after softcap, ALiBi and bias, for the selected heads and rows: `[B, heads, rows,
+/// Sk]` in the accumulation type, `−inf` where hidden. Sinks are no part of them.
+///
+/// Differentiable where `B` is. Memory and time are those of the selection, whatever the lengths. Where something may be hidden,
+/// one number is read back for the query and one for the key, to see whether they are finite: what is hidden then takes no part in
+/// gradients either, even NaN.
+///
+/// # Errors
+/// A value error that names `heads` or `rows` where the selection points past them.
+pub fn scores<B: Backend>(
+    problem: &Problem,
+    inputs: &AttentionInputs<B>,
+    selection: &Selection,
+) -> Result<FloatTensor<B>, AttentionError> {
+    selection.check(problem)?;
+    let [query, key] = [&inputs.query, &inputs.key].map(|x| Factor::<B>::judge(x.clone(), problem.may_hide()));
+    let context = Context::new(problem, inputs);
+    if !query.is_poisoned() && !key.is_poisoned() {
+        return selected(&context, selection, |tile| context.scores(&tile).values);
+    }
+    let cleaned = AttentionInputs { query: query.cleaned(), key: key.cleaned(), ..inputs.clone() };
+    let cleaned = Context::new(problem, &cleaned);
+    selected(&context, selection, |tile| {
+        // NaN and infinity are put back as constants, through which no gradient passes.
+        let exact = context.products(&tile);
+        let mut products = cleaned.products(&tile);
+        for infinity in [f64::INFINITY, f64::NEG_INFINITY] {
+            let reached = B::float_equal_elem(exact.clone(), Scalar::Float(infinity), context.bool_dtype);
+            products = fill::<B>(products, reached, infinity);
+        }
+        let products = fill::<B>(products, B::float_is_nan(exact, context.bool_dtype), f64::NAN);
+        context.scores_of(products, &tile).values
+    })
+}
+
+/// Tiles of the selected heads and rows over all keys, joined: `[B, heads, rows, Sk]`.
+fn selected<B: Backend>(
+    context: &Context<'_, B>,
+    selection: &Selection,
+    compute: impl Fn(Tile) -> FloatTensor<B>,
+) -> Result<FloatTensor<B>, AttentionError> {
+    let problem = context.problem;
     let heads = runs(selection.heads.as_deref(), problem.heads, problem.group() == 1 || selection.heads.is_none());
     let rows = runs(selection.rows.as_deref(), problem.query_len, true);
     let lengths = [&heads, &rows].map(|runs| runs.iter().map(ExactSizeIterator::len).sum::<usize>());
@@ -65,9 +111,11 @@ pub fn weights<B: Backend>(
         let shape = Shape::from([problem.batch, lengths[0], lengths[1], problem.key_len]);
         return Ok(B::float_zeros(shape, &context.device, context.accumulation));
     }
-    let lse = reshape::<B, 4>(lse.clone(), [problem.batch, problem.heads, problem.query_len, 1]);
+    let tile = |heads: &Range<usize>, rows: &Range<usize>| {
+        compute(Tile { heads: heads.clone(), rows: rows.clone(), keys: 0..problem.key_len })
+    };
     let of_heads = |heads: &Range<usize>| {
-        let mut tiles = rows.iter().map(|rows| tile_weights(&context, &lse, heads.clone(), rows.clone()));
+        let mut tiles = rows.iter().map(|rows| tile(heads, rows));
         tiles.next().map(|first| join::<B>(first, tiles.collect(), 2))
     };
     let mut heads = heads.iter().filter_map(of_heads);
@@ -90,13 +138,7 @@ fn runs(indices: Option<&[usize]>, len: usize, merge: bool) -> Vec<Range<usize>>
     runs
 }
 
-fn tile_weights<B: Backend>(
-    context: &Context<'_, B>,
-    lse: &FloatTensor<B>,
-    heads: Range<usize>,
-    rows: Range<usize>,
-) -> FloatTensor<B> {
-    let tile = Tile { heads, rows, keys: 0..context.problem.key_len };
+fn tile_weights<B: Backend>(context: &Context<'_, B>, lse: &FloatTensor<B>, tile: Tile) -> FloatTensor<B> {
     let scores = context.scores(&tile);
     let lse = context.rows_of(lse, &tile);
     let nothing = B::float_equal_elem(lse.clone(), Scalar::Float(f64::NEG_INFINITY), context.bool_dtype);

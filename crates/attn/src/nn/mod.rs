@@ -30,6 +30,9 @@
 //! | graphs: GATv2, Graphormer's bias and centrality | [`GraphAttention`], [`GraphormerBias`], [`CentralityEncoding`] |
 //! | time linear in the length, and a state to go on from | [`LinearAttention`], [`linear_attention`], [`LinearState`] |
 //! | spans that heads learn; stopping once the rest cannot matter | [`AdaptiveSpanAttention`], [`halting_attention`] |
+//! | a choice of score: scaled dot, dot, bilinear, additive, cosine | [`Score`], [`ScoreKind`], [`ScoredAttention`] |
+//! | weights from scores: softmax, quiet softmax, sparsemax, 1.5-entmax | [`Normaliser`], [`sparsemax`], [`entmax15`] |
+//! | hard attention: sampled (REINFORCE), Gumbel straight-through, top-k | [`SampledAttention`], [`GumbelAttention`], [`TopKAttention`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -40,14 +43,19 @@ mod check;
 mod encoder;
 mod graph;
 mod halting;
+mod hard;
 mod hierarchical;
 mod linear;
 #[cfg(feature = "safetensors")]
 pub mod load;
+mod logits;
 mod multi_head;
 mod multi_modal;
+mod normalise;
 mod options;
 mod parts;
+mod score;
+mod scored;
 mod space_time;
 #[cfg(test)]
 mod tests;
@@ -62,6 +70,10 @@ pub use graph::{
     GraphormerBias, GraphormerBiasConfig, ShortestPaths, shortest_paths,
 };
 pub use halting::{ChunkOrder, HaltingConfig, HaltingOutput, halting_attention};
+pub use hard::{
+    GumbelAttention, GumbelAttentionConfig, GumbelAttentionOutput, SampledAttention, SampledAttentionConfig,
+    SampledAttentionOutput, TopKAttention, TopKAttentionConfig, TopKAttentionOutput,
+};
 pub use hierarchical::{
     AttentionPool, AttentionPoolConfig, AttentionPoolOutput, BidirectionalGru, BidirectionalGruConfig,
     HierarchicalAttention, HierarchicalAttentionConfig, HierarchicalAttentionOutput, SequenceEncoder,
@@ -73,7 +85,10 @@ pub use multi_modal::{
     CoAttention, CoAttentionConfig, CoAttentionOptions, CoAttentionOutput, CoAttentionStream, GatedCrossAttention,
     GatedCrossAttentionConfig, PerceiverBlock, PerceiverResampler, PerceiverResamplerConfig, media_mask,
 };
+pub use normalise::{Normaliser, entmax15, quiet_softmax, sparsemax};
 pub use options::AttentionOptions;
+pub use score::{AdditiveScore, BilinearScore, CosineScore, DotScore, Score, ScoreConfig, ScoreFunction, ScoreKind};
+pub use scored::{ScoredAttention, ScoredAttentionConfig};
 pub use space_time::{
     AxialAttention, AxialAttentionConfig, AxialAttentionOutput, Axis, AxisConfig, SpaceTimeBlock, SpaceTimeBlockConfig,
     SpaceTimeScheme,

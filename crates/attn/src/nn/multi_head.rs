@@ -268,7 +268,7 @@ impl MultiHeadAttention {
 }
 
 /// The heads and rows of a selection, out of all.
-fn selected(weights: Tensor<4>, selection: &Selection) -> Tensor<4> {
+pub(super) fn selected(weights: Tensor<4>, selection: &Selection) -> Tensor<4> {
     let pick = |weights: Tensor<4>, axis, indices: &Option<Vec<usize>>| match indices {
         Some(indices) => {
             let indices: Vec<i64> = indices.iter().map(|&index| index as i64).collect();

@@ -116,6 +116,27 @@ impl AttentionOptions {
         self.lse
     }
 
+    /// The spec, bias and sinks as they were given.
+    pub(super) fn given(&self) -> (AttentionSpec, Option<&Tensor<4>>, Option<&Tensor<1>>) {
+        (self.spec, self.bias.as_ref(), self.sinks.as_ref())
+    }
+
+    /// The same without demands for kernels.
+    pub(super) fn without_kernels(&self) -> Self {
+        Self { choice: KernelChoice::default(), ..self.clone() }
+    }
+
+    /// Refuses a demanded kernel where none can serve.
+    ///
+    /// # Errors
+    /// Names the kernel and the reason.
+    pub(super) fn refuse_kernels(&self, reason: &str) -> Result<(), AttentionError> {
+        match self.choice.forward.as_ref().or(self.choice.backward.as_ref()) {
+            Some(kernel) => Err(AttentionError::Unsupported { kernel: kernel.clone(), reason: reason.to_string() }),
+            None => Ok(()),
+        }
+    }
+
     /// The attention over projected heads that these options describe.
     pub(super) fn attention(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Attention {
         let mut attention = Attention::new(query, key, value).spec(self.spec);

@@ -5,6 +5,7 @@ mod encoder;
 mod graph;
 mod graphormer;
 mod halting;
+mod hard;
 mod hierarchical;
 mod linear;
 #[cfg(feature = "safetensors")]
@@ -12,6 +13,8 @@ mod load;
 mod mixed;
 mod multi_head;
 mod multi_modal;
+mod normalise;
+mod scored;
 mod space_time;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
