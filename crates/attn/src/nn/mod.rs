@@ -22,6 +22,10 @@
 //! | for | see |
 //! | --- | --- |
 //! | projections around one attention, self or cross | [`MultiHeadAttention`], [`MultiHeadAttentionConfig`] |
+//! | rotary positions (RoPE) and their scaling | [`Rotary`], [`RotaryConfig`], [`RotaryScaling`], [`Positions`] |
+//! | biases by distance: ALiBi, T5, clipped | [`alibi_slopes`], [`RelativeBias`], [`DistanceRule`] |
+//! | absolute positions: sinusoids, a learned table | [`SinusoidalPositions`], [`LearnedPositions`] |
+//! | norms of queries and keys | [`QkNormConfig`], [`QkNormKind`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
@@ -35,6 +39,7 @@ mod encoder;
 pub mod load;
 mod multi_head;
 mod options;
+mod position;
 #[cfg(test)]
 mod tests;
 
@@ -42,5 +47,11 @@ pub use encoder::{
     Activation, EncoderLayerOutput, EncoderOutput, NormPlacement, TransformerEncoder, TransformerEncoderConfig,
     TransformerEncoderLayer, TransformerEncoderLayerConfig,
 };
-pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
+pub use multi_head::{
+    HeadNorm, MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput, QkNormConfig, QkNormKind,
+};
 pub use options::AttentionOptions;
+pub use position::{
+    AlibiSlopes, DistanceRule, LearnedPositions, LearnedPositionsConfig, Positions, RelativeBias, RelativeBiasConfig,
+    Rotary, RotaryConfig, RotaryLayout, RotaryScaling, SinusoidalPositions, SinusoidalPositionsConfig, alibi_slopes,
+};

@@ -25,7 +25,7 @@ fn expected(
 ) -> Tensor<3> {
     let attention = |x: Tensor<3>| {
         let a = &layer.attention;
-        let [query, key, value] = [&a.query, &a.key, &a.value].map(|linear| linear.forward(x.clone()));
+        let [query, key, value] = [&a.query, &a.key, a.value.as_ref().unwrap()].map(|linear| linear.forward(x.clone()));
         a.output.forward(joined(plain(heads(query, 2), heads(key, a.kv_heads()), heads(value, a.kv_heads()), None)))
     };
     let fed = |x| layer.linear_outer.forward(activation(layer.linear_inner.forward(x)));
