@@ -26,6 +26,7 @@
 //! | biases by distance: ALiBi, T5, clipped | [`alibi_slopes`], [`RelativeBias`], [`DistanceRule`] |
 //! | absolute positions: sinusoids, a learned table | [`SinusoidalPositions`], [`LearnedPositions`] |
 //! | norms of queries and keys | [`QkNormConfig`], [`QkNormKind`] |
+//! | which heads matter, and a layer without the others | [`HeadImportance`], [`MultiHeadAttention::prune_heads`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
@@ -48,7 +49,8 @@ pub use encoder::{
     TransformerEncoderLayer, TransformerEncoderLayerConfig,
 };
 pub use multi_head::{
-    HeadNorm, MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput, QkNormConfig, QkNormKind,
+    HeadImportance, HeadNorm, MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput, QkNormConfig,
+    QkNormKind,
 };
 pub use options::AttentionOptions;
 pub use position::{

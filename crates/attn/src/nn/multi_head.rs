@@ -1,7 +1,9 @@
 //! Multi-head attention: projections in, attention over heads, projection out.
 
 mod config;
+mod importance;
 mod norm;
+mod prune;
 
 use attn_core::{AttentionError, Plan, TensorInfo};
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
@@ -9,6 +11,7 @@ use burn::nn::{Dropout, Linear};
 use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
 pub use config::MultiHeadAttentionConfig;
+pub use importance::HeadImportance;
 pub use norm::{HeadNorm, QkNormConfig, QkNormKind};
 
 use super::check;

@@ -184,6 +184,11 @@ impl RelativeBias {
         self.rule
     }
 
+    /// The same table for the heads that are kept.
+    pub(in crate::nn) fn with_heads(&self, keep: impl FnOnce(&Param<Tensor<2>>) -> Param<Tensor<2>>) -> Self {
+        Self { weight: keep(&self.weight), rule: self.rule }
+    }
+
     /// Runs of positions: along a diagonal all is the same.
     fn of_runs(&self, offset: i64, query_len: usize, key_len: usize) -> Tensor<4> {
         let count = query_len + key_len - 1;

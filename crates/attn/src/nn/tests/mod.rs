@@ -6,6 +6,7 @@ mod encoder;
 mod load;
 mod multi_head;
 mod multi_head_options;
+mod prune;
 mod rotary;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
