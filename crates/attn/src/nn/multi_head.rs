@@ -331,6 +331,26 @@ impl MultiHeadAttention {
         options.check_own(self.alibi.is_some(), self.sinks.is_some())
     }
 
+    /// The options of a self-attention over `hidden` with a bias that several layers share.
+    pub(super) fn biased(
+        &self,
+        hidden: &Tensor<3>,
+        bias: &RelativeBias,
+        options: &AttentionOptions,
+    ) -> Result<AttentionOptions, AttentionError> {
+        let weight = self.query.weight.val();
+        let [batch, length] = self.check_query(hidden)?;
+        check::parameter("relative_bias.weight", &bias.weight, [bias.rule().rows(), self.heads], &weight)?;
+        self.check_options(options, [batch, length, length])?;
+        check_together(hidden, options)?;
+        if batch * length == 0 {
+            return Ok(options.clone());
+        }
+        let [of_query, of_key] = options.positions_of(length, length);
+        let bias = bias.between(&of_query, &of_key, [batch, length, length])?;
+        Ok(options.clone().with_own(Own { bias: Some(bias), ..Own::default() }))
+    }
+
     /// Attention with dropout on its weights: out, LSE and the selected weights, the latter before dropout.
     #[allow(clippy::type_complexity, reason = "used once, taken apart at once")]
     fn attend_dropping(
