@@ -219,7 +219,7 @@ impl TransformerEncoderLayer {
     /// As [`forward`](Self::forward).
     pub fn plan(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<Plan, AttentionError> {
         self.check(&hidden)?;
-        self.attention.plan(hidden.clone(), hidden.clone(), hidden, options)
+        self.attention.plan_self_attention(hidden, options)
     }
 
     fn feed_forward(&self, hidden: Tensor<3>) -> Tensor<3> {
@@ -275,7 +275,10 @@ impl TransformerEncoderConfig {
         let bias = |rule| RelativeBiasConfig::new(self.layer.heads, rule).init(device);
         let relative_bias = self.relative_bias.map(bias).transpose()?;
         let repeats = layers / groups;
-        let layers = (0..groups).map(|_| self.layer.init(device)).collect::<Result<_, _>>()?;
+        let mut layers = (0..groups).map(|_| self.layer.init(device)).collect::<Result<Vec<_>, _>>()?;
+        // Clones share the tables of rotary positions.
+        let rotary = layers[0].attention.rotary.clone();
+        layers.iter_mut().for_each(|layer| layer.attention.rotary.clone_from(&rotary));
         let ends_with_norm = self.final_norm.unwrap_or(self.layer.norm == NormPlacement::Pre);
         let norm = LayerNormConfig::new(self.layer.d_model).with_epsilon(self.layer.layer_norm_epsilon);
         Ok(TransformerEncoder { layers, norm: ends_with_norm.then(|| norm.init(device)), relative_bias, repeats })

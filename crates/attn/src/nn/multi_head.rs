@@ -85,6 +85,12 @@ struct Projected {
     options: AttentionOptions,
 }
 
+impl Projected {
+    fn plan(self) -> Result<Plan, AttentionError> {
+        self.options.attention(self.query, self.key, self.value).plan()
+    }
+}
+
 /// What a [`MultiHeadAttention`] gives.
 #[derive(Debug, Clone)]
 pub struct MultiHeadAttentionOutput {
@@ -122,10 +128,7 @@ impl MultiHeadAttention {
         hidden: Tensor<3>,
         options: &AttentionOptions,
     ) -> Result<MultiHeadAttentionOutput, AttentionError> {
-        if self.rotary.is_some() || self.relative_bias.is_some() || self.alibi.is_some() {
-            check_together(&hidden, options)?;
-        }
-        self.attend(self.project(hidden.clone(), hidden, None, options)?)
+        self.attend(self.project_self(hidden, options)?)
     }
 
     /// Attends from `query` `[B, Sq, d_query]` to `context` `[B, Sk, d_key]`, of which both keys and values are made.
@@ -152,8 +155,7 @@ impl MultiHeadAttention {
         value: Tensor<3>,
         options: &AttentionOptions,
     ) -> Result<Plan, AttentionError> {
-        let Projected { query, key, value, options } = self.project(query, key, Some(value), options)?;
-        options.attention(query, key, value).plan()
+        self.project(query, key, Some(value), options)?.plan()
     }
 
     /// Query heads, H.
@@ -169,6 +171,21 @@ impl MultiHeadAttention {
     /// The layer's ALiBi slopes, one a query head.
     pub fn alibi_slopes(&self) -> Option<&[f64]> {
         self.alibi.as_deref()
+    }
+
+    /// Tells which kernels will serve a self-attention, as [`plan`](Self::plan).
+    ///
+    /// # Errors
+    /// As [`self_attention`](Self::self_attention).
+    pub fn plan_self_attention(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<Plan, AttentionError> {
+        self.project_self(hidden, options)?.plan()
+    }
+
+    fn project_self(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<Projected, AttentionError> {
+        if self.rotary.is_some() || self.relative_bias.is_some() || self.alibi.is_some() {
+            check_together(&hidden, options)?;
+        }
+        self.project(hidden.clone(), hidden, None, options)
     }
 
     /// Checks everything, then projects: `[B, H, Sq, D]`, `[B, G, Sk, D]`, `[B, G, Sk, E]`. Without `value` it is the key's input.

@@ -77,7 +77,7 @@ impl SinusoidalPositions {
             (0..d_model).map(|feature| self.base.powf(-((feature / 2 * 2) as f64) / d_model as f64)).collect();
         let value = |position: i64, feature: usize| {
             let angle = position as f64 * theta[feature];
-            if feature % 2 == 0 { angle.sin() } else { angle.cos() }
+            if feature.is_multiple_of(2) { angle.sin() } else { angle.cos() }
         };
         let values: Vec<f64> = key
             .positions

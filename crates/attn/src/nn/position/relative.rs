@@ -132,7 +132,8 @@ impl RelativeBiasConfig {
 /// keys are runs of positions it is made from the `Sq + Sk − 1` distances there are; else from an index of every pair.
 ///
 /// Layers that share one table, as those of T5 do: make the bias once and give it to each call, by
-/// [`AttentionOptions::bias`](super::super::AttentionOptions::bias).
+/// [`AttentionOptions::bias`](super::super::AttentionOptions::bias); an encoder's config has a field for that. T5 also leaves scores
+/// unscaled, a `scale` of 1.
 #[derive(Module, Debug)]
 pub struct RelativeBias {
     /// `[rows, H]`.
@@ -169,7 +170,7 @@ impl RelativeBias {
             return Err(AttentionError::shape("weight", format!("[{}, heads]", self.rule.rows()), &[rows, heads]));
         }
         let entries = query.rows().max(key.rows());
-        if entries * heads * query_len * key_len == 0 {
+        if batch * entries * heads * query_len * key_len == 0 {
             let shape = [entries.min(batch), heads, query_len, key_len];
             return Ok(Tensor::zeros(shape, (&weight.device(), weight.dtype())));
         }

@@ -47,7 +47,7 @@ impl RotaryConfig {
         let head_dim = positive("head_dim", self.head_dim)?;
         let base = finite_positive("base", self.base)?;
         let rotary_dim = self.rotary_dim.unwrap_or(head_dim);
-        if rotary_dim == 0 || rotary_dim % 2 != 0 || rotary_dim > head_dim {
+        if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) || rotary_dim > head_dim {
             let argument = if self.rotary_dim.is_some() { "rotary_dim" } else { "head_dim" };
             return Err(AttentionError::value(argument, format!("an even number in 2 ..= {head_dim}"), rotary_dim));
         }
@@ -70,7 +70,8 @@ impl RotaryConfig {
 ///
 /// Angles, sines and cosines are computed in f64 on the host, at any position exactly as at the first; arithmetic is f32 for f16,
 /// bf16 and f32, and f64 for f64. Time and memory are in the size of the input. The tables `[rows, S, R/2]` of the last two
-/// calls' positions stay on the device, shared by clones, so that layers and steps over the same positions make them once.
+/// calls' positions stay on the device, so that steps over the same positions make them once. Clones share them, and so do the blocks
+/// of an encoder.
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct Rotary {

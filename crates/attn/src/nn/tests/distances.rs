@@ -202,6 +202,9 @@ fn wrong_configs_and_inputs_name_the_argument_and_nothing_gives_nothing() {
         assert_eq!(relative.forward(query_len, key_len, 3).unwrap().dims(), [1, 3, query_len, key_len]);
     }
 
+    let none = relative.between(&Positions::FromEach(vec![]), &Positions::From(0), [0, 3, 4]).unwrap();
+    assert_eq!(none.dims(), [0, 3, 3, 4]);
+
     let config = |d_model| SinusoidalPositionsConfig::new(d_model);
     assert_eq!(config(0).init().map(|_| ()).unwrap_err().argument(), Some("d_model"));
     assert_eq!(config(4).with_base(-1.0).init().map(|_| ()).unwrap_err().argument(), Some("base"));

@@ -3,9 +3,9 @@
 
 use attn_core::{Alignment, AttentionSpec, Mask};
 use burn::config::Config;
-use burn::module::{Initializer, Module, Param};
+use burn::module::{Initializer, Module, ModuleMapper, Param};
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use super::rotary::turned;
 use super::{Input, assert_agreement, assert_close, assert_gradients, bools, elements, noise, restored, shaken};
@@ -375,6 +375,38 @@ fn dropout_sees_every_option() {
     }
 }
 
+/// Every parameter in another float type.
+fn cast<M: Module>(module: M, dtype: FloatDType) -> M {
+    struct Cast(FloatDType);
+    impl ModuleMapper for Cast {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(self.0))
+        }
+    }
+    module.map(&mut Cast(dtype))
+}
+
+#[test]
+fn every_option_serves_narrow_types() {
+    let device = ["flex", "tch", "wgpu"].into_iter().find_map(|name| crate::device(name).ok());
+    let Some(device) = device.filter(|device| device.supports_dtype(DType::F16)) else {
+        println!("skipped: no backend with f16");
+        return;
+    };
+    let hidden = noise([2, 5, 6], 1, &device).cast(FloatDType::F16);
+    let options = AttentionOptions::new();
+    for config in configs() {
+        let narrow = cast(layer(&config, &device), FloatDType::F16);
+        let found = narrow.self_attention(hidden.clone(), &options).unwrap().out;
+        assert_eq!(found.dtype(), DType::F16);
+        // The same rounded numbers, computed in f32.
+        let wide = cast(narrow, FloatDType::F32);
+        let wanted = wide.self_attention(hidden.clone().cast(FloatDType::F32), &options).unwrap().out;
+        // Some ten roundings of numbers up to 3, one after another.
+        assert_close(found.cast(FloatDType::F32), wanted, 30.0 * 2f64.powi(-11));
+    }
+}
+
 #[test]
 fn a_head_mask_multiplies_what_a_head_gives() {
     let device = Device::default();
@@ -426,7 +458,8 @@ fn wrong_options_parameters_and_configs_name_the_argument() {
     assert_eq!(name(&layer, of(vec![0], vec![0, 0])), Some("query_positions"));
     assert_eq!(name(&layer, of(vec![0, 0], vec![0; 3])), Some("key_positions"));
 
-    let broken: [(&str, fn(&mut MultiHeadAttention)); 4] = [
+    type Change = fn(&mut MultiHeadAttention);
+    let broken: [(&str, Change); 4] = [
         ("sinks", |layer| layer.sinks = Some(misshapen([2]))),
         ("query_norm.gamma", |layer| layer.query_norm.as_mut().unwrap().gamma = Some(misshapen([2]))),
         ("key_norm.beta", |layer| layer.key_norm.as_mut().unwrap().beta = Some(misshapen([2]))),
