@@ -1,6 +1,7 @@
 //! Checks that the layers share: sizes of a config, shapes of an input, shapes of the weights.
 
 use attn_core::AttentionError;
+use burn::module::Param;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 
@@ -19,9 +20,9 @@ pub(super) fn positive(argument: &'static str, size: usize) -> Result<usize, Att
     }
 }
 
-/// `count` heads of `dim` features side by side.
+/// `count` heads of `dim` features side by side, or as many rows of a table.
 pub(super) fn features(argument: &'static str, count: usize, dim: usize) -> Result<usize, AttentionError> {
-    let error = || AttentionError::value(argument, "heads · features that fit in memory", format!("{count} · {dim}"));
+    let error = || AttentionError::value(argument, "a product that fits in memory", format!("{count} · {dim}"));
     count.checked_mul(dim).ok_or_else(error)
 }
 
@@ -39,6 +40,29 @@ pub(super) fn epsilon(argument: &'static str, epsilon: f64) -> Result<f64, Atten
         true => Ok(epsilon),
         false => Err(AttentionError::value(argument, "a finite number that is not negative", epsilon)),
     }
+}
+
+/// A factor, base or count of turns: finite and above 0.
+pub(super) fn finite_positive(argument: &'static str, number: f64) -> Result<f64, AttentionError> {
+    match number.is_finite() && number > 0.0 {
+        true => Ok(number),
+        false => Err(AttentionError::value(argument, "a positive finite number", number)),
+    }
+}
+
+/// A parameter beside the projections: of this shape, and of the projections' device and type.
+pub(super) fn parameter<const N: usize>(
+    argument: &'static str,
+    param: &Param<Tensor<N>>,
+    expected: [usize; N],
+    weight: &Tensor<2>,
+) -> Result<(), AttentionError> {
+    let tensor = param.val();
+    if tensor.dims() != expected {
+        return Err(AttentionError::shape(argument, format!("{expected:?} (the layer's parameter)"), &tensor.dims()));
+    }
+    check_devices(&weight.device(), &[(argument, Some(tensor.device()))])?;
+    check_dtypes(argument, weight.dtype(), &[(argument, tensor.dtype())])
 }
 
 /// A projection whose weights must have this shape, whatever was loaded or set into the layer.

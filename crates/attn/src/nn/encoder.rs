@@ -9,6 +9,7 @@ use burn::tensor::{Device, Tensor, activation};
 use super::check::{self, positive};
 use super::multi_head::{MultiHeadAttention, MultiHeadAttentionConfig};
 use super::options::AttentionOptions;
+use super::position::{DistanceRule, RelativeBias, RelativeBiasConfig};
 
 /// Where a block normalises.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
@@ -75,25 +76,67 @@ pub struct TransformerEncoderLayerConfig {
     /// How the linear layers begin.
     #[config(default = "Initializer::KaimingUniform{gain:1.0/f64::sqrt(3.0), fan_out_only:false}")]
     pub initializer: Initializer,
+    /// The attention with all its options: positions, norms, sinks and others. Begin with
+    /// [`attention_config`](Self::attention_config), which `None` stands for. Its `heads`, its inputs and output must be the block's;
+    /// `kv_heads` and `attention_dropout` here must be as there, or left out.
+    pub attention: Option<MultiHeadAttentionConfig>,
 }
 
 impl TransformerEncoderLayerConfig {
-    /// Makes the block on a device.
+    /// The attention that the fields describe, where `attention` is not given; to be changed and given there.
     ///
-    /// # Errors
-    /// A value error that names the first size or probability without a meaning.
-    pub fn init(&self, device: &Device) -> Result<TransformerEncoderLayer, AttentionError> {
-        let (d_model, d_ff) = (positive("d_model", self.d_model)?, positive("d_ff", self.d_ff)?);
-        let epsilon = check::epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
-        let attention = MultiHeadAttentionConfig::new(d_model, self.heads)
+    /// ```
+    /// use attn::nn::{RotaryConfig, RotaryLayout, TransformerEncoderLayerConfig};
+    /// use burn::tensor::Device;
+    ///
+    /// # fn main() -> Result<(), attn::AttentionError> {
+    /// let config = TransformerEncoderLayerConfig::new(64, 4, 256);
+    /// let attention = config.attention_config().with_rotary(Some(RotaryConfig::new(16, RotaryLayout::Half)));
+    /// let layer = config.with_attention(Some(attention)).init(&Device::default())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn attention_config(&self) -> MultiHeadAttentionConfig {
+        MultiHeadAttentionConfig::new(self.d_model, self.heads)
             .with_kv_heads(self.kv_heads)
             .with_query_bias(self.bias)
             .with_key_bias(self.bias)
             .with_value_bias(self.bias)
             .with_output_bias(self.bias)
-            .with_dropout(check::probability("attention_dropout", self.attention_dropout)?)
+            .with_dropout(self.attention_dropout)
             .with_initializer(self.initializer.clone())
-            .init(device)?;
+    }
+
+    /// The attention of the block: `attention`, where it fits, or that of the fields.
+    fn checked_attention(&self) -> Result<MultiHeadAttentionConfig, AttentionError> {
+        check::probability("attention_dropout", self.attention_dropout)?;
+        let Some(given) = &self.attention else { return Ok(self.attention_config()) };
+        let (d_model, error) =
+            (self.d_model, |expected: String, found: String| Err(AttentionError::value("attention", expected, found)));
+        let widths = [Some(given.d_query), given.d_key, given.d_value, given.d_out];
+        if let Some(width) = widths.into_iter().flatten().find(|width| *width != d_model) {
+            return error(format!("inputs and output of d_model = {d_model}"), width.to_string());
+        }
+        if given.heads != self.heads {
+            return error(format!("{} heads, as the block", self.heads), given.heads.to_string());
+        }
+        if self.kv_heads.is_some_and(|kv_heads| kv_heads != given.kv_heads.unwrap_or(given.heads)) {
+            return error(format!("kv_heads {:?}, as the block", self.kv_heads), format!("{:?}", given.kv_heads));
+        }
+        if self.attention_dropout != 0.0 && self.attention_dropout != given.dropout {
+            return error(format!("dropout {}, as the block", self.attention_dropout), given.dropout.to_string());
+        }
+        Ok(given.clone())
+    }
+
+    /// Makes the block on a device.
+    ///
+    /// # Errors
+    /// A value error that names the first size or probability without a meaning, or `attention` where it does not fit the block.
+    pub fn init(&self, device: &Device) -> Result<TransformerEncoderLayer, AttentionError> {
+        let (d_model, d_ff) = (positive("d_model", self.d_model)?, positive("d_ff", self.d_ff)?);
+        let epsilon = check::epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
+        let attention = self.checked_attention()?.init(device)?;
         let norm = || LayerNormConfig::new(d_model).with_epsilon(epsilon).init(device);
         let linear = |d_input, d_output| {
             let config = LinearConfig::new(d_input, d_output).with_bias(self.bias);
@@ -176,7 +219,7 @@ impl TransformerEncoderLayer {
     /// As [`forward`](Self::forward).
     pub fn plan(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<Plan, AttentionError> {
         self.check(&hidden)?;
-        self.attention.plan(hidden.clone(), hidden.clone(), hidden, options)
+        self.attention.plan_self_attention(hidden, options)
     }
 
     fn feed_forward(&self, hidden: Tensor<3>) -> Tensor<3> {
@@ -207,31 +250,59 @@ pub struct TransformerEncoderConfig {
     pub layers: usize,
     /// Whether one more layer norm ends the stack; `None`: with pre-norm yes, with post-norm no, as in their papers.
     pub final_norm: Option<bool>,
+    /// Sets of parameters, a divisor of `layers`: so many blocks in a row share a set. `None`: each block has its own; 1 is
+    /// ALBERT (Lan et al. 2020).
+    pub groups: Option<usize>,
+    /// One table of biases by distance for all blocks, as in T5, where `layer.attention` has none of its own.
+    pub relative_bias: Option<DistanceRule>,
 }
 
 impl TransformerEncoderConfig {
     /// Makes the stack on a device.
     ///
     /// # Errors
-    /// As [`TransformerEncoderLayerConfig::init`], and a value error that names `layers` if there are none.
+    /// As [`TransformerEncoderLayerConfig::init`], and a value error that names `layers` if there are none, `groups` if they do not
+    /// divide them, or what the relative bias names.
     pub fn init(&self, device: &Device) -> Result<TransformerEncoder, AttentionError> {
-        let layers =
-            (0..positive("layers", self.layers)?).map(|_| self.layer.init(device)).collect::<Result<_, _>>()?;
+        let layers = positive("layers", self.layers)?;
+        let groups = positive("groups", self.groups.unwrap_or(layers))?;
+        if layers % groups != 0 {
+            return Err(AttentionError::value("groups", format!("a divisor of the {layers} layers"), groups));
+        }
+        if self.relative_bias.is_some() && self.layer.attention.as_ref().is_some_and(|a| a.relative_bias.is_some()) {
+            return Err(AttentionError::value("relative_bias", "none beside that of layer.attention", "some"));
+        }
+        let bias = |rule| RelativeBiasConfig::new(self.layer.heads, rule).init(device);
+        let relative_bias = self.relative_bias.map(bias).transpose()?;
+        let repeats = layers / groups;
+        let mut layers = (0..groups).map(|_| self.layer.init(device)).collect::<Result<Vec<_>, _>>()?;
+        // Clones share the tables of rotary positions.
+        let rotary = layers[0].attention.rotary.clone();
+        layers.iter_mut().for_each(|layer| layer.attention.rotary.clone_from(&rotary));
         let ends_with_norm = self.final_norm.unwrap_or(self.layer.norm == NormPlacement::Pre);
         let norm = LayerNormConfig::new(self.layer.d_model).with_epsilon(self.layer.layer_norm_epsilon);
-        Ok(TransformerEncoder { layers, norm: ends_with_norm.then(|| norm.init(device)) })
+        Ok(TransformerEncoder { layers, norm: ends_with_norm.then(|| norm.init(device)), relative_bias, repeats })
     }
 }
 
 /// A stack of [`TransformerEncoderLayer`]s, and a last layer norm where the config asks for one.
 ///
 /// Shapes: `[batch, length, d_model]` in and out. The options hold for every block.
+///
+/// **Shared parameters** (`groups` of the config; ALBERT, Lan et al. 2020): a block is applied several times in a row, to its own
+/// output. It is one module with one set of parameters, so records hold it once, and its gradient is the sum over its applications.
+/// Time and the memory of activations are those of all applications.
+///
+/// **A relative bias** of the stack is made once a call, `[1, H, S, S]`, and added to that of the options (T5, Raffel et al. 2020).
 #[derive(Module, Debug)]
 pub struct TransformerEncoder {
-    /// The blocks, first to last.
+    /// The blocks, first to last; each is applied [`repeats`](Self::repeats) times in a row.
     pub layers: Vec<TransformerEncoderLayer>,
     /// Ends the stack.
     pub norm: Option<LayerNorm>,
+    /// Of the scores in every block.
+    pub relative_bias: Option<RelativeBias>,
+    repeats: usize,
 }
 
 /// What a [`TransformerEncoder`] gives.
@@ -239,9 +310,9 @@ pub struct TransformerEncoder {
 pub struct EncoderOutput {
     /// `[batch, length, d_model]`.
     pub hidden: Tensor<3>,
-    /// The LSE of each block, `[batch, heads, length]`; empty unless asked for.
+    /// The LSE of each block (of each application, where blocks share parameters), `[batch, heads, length]`; empty unless asked for.
     pub lse: Vec<Tensor<3>>,
-    /// The weights of each block, `[batch, selected heads, selected rows, length]`; empty unless asked for.
+    /// The weights likewise, `[batch, selected heads, selected rows, length]`; empty unless asked for.
     pub weights: Vec<Tensor<4>>,
 }
 
@@ -251,8 +322,9 @@ impl TransformerEncoder {
     /// # Errors
     /// As [`TransformerEncoderLayer::forward`].
     pub fn forward(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<EncoderOutput, AttentionError> {
+        let options = &self.biased(&hidden, options)?;
         let mut output = EncoderOutput { hidden, lse: Vec::new(), weights: Vec::new() };
-        for layer in &self.layers {
+        for layer in self.layers.iter().flat_map(|layer| std::iter::repeat_n(layer, self.repeats)) {
             let made = layer.forward(output.hidden, options)?;
             output.hidden = made.hidden;
             output.lse.extend(made.lse);
@@ -264,6 +336,18 @@ impl TransformerEncoder {
             output.hidden = normalise(norm, output.hidden);
         }
         Ok(output)
+    }
+
+    /// How often each block is applied: 1 unless blocks share parameters.
+    pub fn repeats(&self) -> usize {
+        self.repeats
+    }
+
+    /// The options with the stack's relative bias. The first block checks them before, as it will again.
+    fn biased(&self, hidden: &Tensor<3>, options: &AttentionOptions) -> Result<AttentionOptions, AttentionError> {
+        let (Some(bias), Some(layer)) = (&self.relative_bias, self.layers.first()) else { return Ok(options.clone()) };
+        layer.check(hidden)?;
+        layer.attention.biased(hidden, bias, options)
     }
 }
 

@@ -22,6 +22,11 @@
 //! | for | see |
 //! | --- | --- |
 //! | projections around one attention, self or cross | [`MultiHeadAttention`], [`MultiHeadAttentionConfig`] |
+//! | rotary positions (RoPE) and their scaling | [`Rotary`], [`RotaryConfig`], [`RotaryScaling`], [`Positions`] |
+//! | biases by distance: ALiBi, T5, clipped | [`alibi_slopes`], [`RelativeBias`], [`DistanceRule`] |
+//! | absolute positions: sinusoids, a learned table | [`SinusoidalPositions`], [`LearnedPositions`] |
+//! | norms of queries and keys | [`QkNormConfig`], [`QkNormKind`] |
+//! | which heads matter, and a layer without the others | [`HeadImportance`], [`MultiHeadAttention::prune_heads`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
 //! | documents of sentences of words; pooling | [`HierarchicalAttention`], [`AttentionPool`], [`BidirectionalGru`] |
@@ -54,6 +59,7 @@ mod multi_modal;
 mod normalise;
 mod options;
 mod parts;
+mod position;
 mod score;
 mod scored;
 mod space_time;
@@ -80,13 +86,20 @@ pub use hierarchical::{
     SequenceEncoderConfig,
 };
 pub use linear::{FeatureMap, LinearAttention, LinearAttentionConfig, LinearState, linear_attention};
-pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
+pub use multi_head::{
+    HeadImportance, HeadNorm, MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput, QkNormConfig,
+    QkNormKind,
+};
 pub use multi_modal::{
     CoAttention, CoAttentionConfig, CoAttentionOptions, CoAttentionOutput, CoAttentionStream, GatedCrossAttention,
     GatedCrossAttentionConfig, PerceiverBlock, PerceiverResampler, PerceiverResamplerConfig, media_mask,
 };
 pub use normalise::{Normaliser, entmax15, quiet_softmax, sparsemax};
 pub use options::AttentionOptions;
+pub use position::{
+    AlibiSlopes, DistanceRule, LearnedPositions, LearnedPositionsConfig, Positions, RelativeBias, RelativeBiasConfig,
+    Rotary, RotaryConfig, RotaryLayout, RotaryScaling, SinusoidalPositions, SinusoidalPositionsConfig, alibi_slopes,
+};
 pub use score::{AdditiveScore, BilinearScore, CosineScore, DotScore, Score, ScoreConfig, ScoreFunction, ScoreKind};
 pub use scored::{ScoredAttention, ScoredAttentionConfig};
 pub use space_time::{

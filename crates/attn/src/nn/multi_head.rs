@@ -1,97 +1,23 @@
 //! Multi-head attention: projections in, attention over heads, projection out.
 
+mod config;
+mod importance;
+mod norm;
+mod prune;
+
 use attn_core::{AttentionError, Plan, TensorInfo};
-use burn::config::Config;
-use burn::module::{Content, DisplaySettings, Initializer, Module, ModuleDisplay};
-use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
+use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
+use burn::nn::{Dropout, Linear};
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
-use super::check::{self, positive};
-use super::options::AttentionOptions;
+pub use config::MultiHeadAttentionConfig;
+pub use importance::HeadImportance;
+pub use norm::{HeadNorm, QkNormConfig, QkNormKind};
+
+use super::check;
+use super::options::{AttentionOptions, Own};
+use super::position::{Positions, RelativeBias, Rotary};
 use crate::{Selection, apply_weights};
-
-/// Sizes of a [`MultiHeadAttention`]; [`init`](Self::init) makes the layer.
-///
-/// `MultiHeadAttentionConfig::new(d_query, heads)` is the layer of Vaswani et al. 2017, everything else its default.
-#[derive(Config, Debug)]
-pub struct MultiHeadAttentionConfig {
-    /// Features of the query input.
-    pub d_query: usize,
-    /// Query heads, H.
-    pub heads: usize,
-    /// Features of the key input; `None`: as the query's.
-    pub d_key: Option<usize>,
-    /// Features of the value input; `None`: as the key's.
-    pub d_value: Option<usize>,
-    /// Features of the output; `None`: as the query's.
-    pub d_out: Option<usize>,
-    /// Key/value heads, G, a divisor of H; `None`: H. Fewer is grouped-query attention (Ainslie et al. 2023), one is multi-query
-    /// attention (Shazeer 2019).
-    pub kv_heads: Option<usize>,
-    /// Features of one query or key head, D; `None`: `d_query / heads`.
-    pub head_dim: Option<usize>,
-    /// Features of one value head, E; `None`: as `head_dim`.
-    pub value_dim: Option<usize>,
-    /// Whether the query projection has a bias.
-    #[config(default = true)]
-    pub query_bias: bool,
-    /// Whether the key projection has a bias.
-    #[config(default = true)]
-    pub key_bias: bool,
-    /// Whether the value projection has a bias.
-    #[config(default = true)]
-    pub value_bias: bool,
-    /// Whether the output projection has a bias.
-    #[config(default = true)]
-    pub output_bias: bool,
-    /// Probability with which a weight is dropped while training; see [`MultiHeadAttention`] for what it costs.
-    #[config(default = 0.0)]
-    pub dropout: f64,
-    /// How the projections begin.
-    #[config(default = "Initializer::KaimingUniform{gain:1.0/f64::sqrt(3.0), fan_out_only:false}")]
-    pub initializer: Initializer,
-}
-
-impl MultiHeadAttentionConfig {
-    /// Makes the layer on a device.
-    ///
-    /// # Errors
-    /// A value error that names the first size without a meaning: one that is 0, `heads` that do not divide `d_query` (where
-    /// `head_dim` is not given), `kv_heads` that do not divide `heads`, `dropout` outside `[0, 1)`.
-    pub fn init(&self, device: &Device) -> Result<MultiHeadAttention, AttentionError> {
-        let d_query = positive("d_query", self.d_query)?;
-        let heads = positive("heads", self.heads)?;
-        let d_key = positive("d_key", self.d_key.unwrap_or(d_query))?;
-        let d_value = positive("d_value", self.d_value.unwrap_or(d_key))?;
-        let d_out = positive("d_out", self.d_out.unwrap_or(d_query))?;
-        let kv_heads = positive("kv_heads", self.kv_heads.unwrap_or(heads))?;
-        if heads % kv_heads != 0 {
-            return Err(AttentionError::value("kv_heads", format!("a divisor of the {heads} heads"), kv_heads));
-        }
-        let head_dim = match self.head_dim {
-            Some(head_dim) => positive("head_dim", head_dim)?,
-            None if d_query % heads == 0 => d_query / heads,
-            None => return Err(AttentionError::value("heads", format!("a divisor of d_query = {d_query}"), heads)),
-        };
-        let value_dim = positive("value_dim", self.value_dim.unwrap_or(head_dim))?;
-        let dropout = check::probability("dropout", self.dropout)?;
-        let linear = |d_input, d_output, bias| {
-            let config = LinearConfig::new(d_input, d_output).with_bias(bias);
-            config.with_initializer(self.initializer.clone()).init(device)
-        };
-        Ok(MultiHeadAttention {
-            query: linear(d_query, check::features("head_dim", heads, head_dim)?, self.query_bias),
-            key: linear(d_key, check::features("head_dim", kv_heads, head_dim)?, self.key_bias),
-            value: linear(d_value, check::features("value_dim", kv_heads, value_dim)?, self.value_bias),
-            output: linear(check::features("value_dim", heads, value_dim)?, d_out, self.output_bias),
-            dropout: DropoutConfig::new(dropout).init(),
-            heads,
-            kv_heads,
-            head_dim,
-            value_dim,
-        })
-    }
-}
 
 /// Multi-head attention (Vaswani et al. 2017), self or cross, with any number of key/value heads.
 ///
@@ -104,9 +30,22 @@ impl MultiHeadAttentionConfig {
 /// A projection is viewed as heads, `[B, S, H·D]` as `[B, H, S, D]`, and never copied; keys and values are not repeated for
 /// groups of heads.
 ///
+/// What a config may add, in the order in which it acts:
+///
+/// | | on | memory beside plain attention |
+/// | --- | --- | --- |
+/// | one projection for keys and values | K, V | less |
+/// | norm of queries and keys ([`QkNormKind`]) | Q, K, a head at a time | a copy of Q and K |
+/// | rotary positions ([`Rotary`]) | Q, K | a copy of Q and K |
+/// | scale, ALiBi, sinks | scores, in the kernel | none |
+/// | relative bias ([`RelativeBias`]) | scores, as a bias of the kernel, added to the call's | `H · Sq · Sk` |
+///
+/// **Positions.** Keys stand at `0, 1, …` and query i at the `p = i + offset` of the contract, which the spec's alignment gives, for
+/// rotary positions and relative biases as for causal, window and ALiBi; [`AttentionOptions::positions`] says otherwise.
+///
 /// **Dropout on weights** while training (on an autodiff device, if the probability is above 0 and the layer not frozen) needs
 /// the weights in memory: they are made, dropped from and applied, which takes memory in `Sq · Sk`. Without it, training takes
-/// memory linear in the lengths.
+/// memory linear in the lengths (but for a relative bias).
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct MultiHeadAttention {
@@ -114,16 +53,42 @@ pub struct MultiHeadAttention {
     pub query: Linear,
     /// `W_k [d_key, G·D]`, `b_k`.
     pub key: Linear,
-    /// `W_v [d_value, G·E]`, `b_v`.
-    pub value: Linear,
+    /// `W_v [d_value, G·E]`, `b_v`; `None`: values are projected as keys.
+    pub value: Option<Linear>,
     /// `W_o [H·E, d_out]`, `b_o`.
     pub output: Linear,
+    /// Of each query head.
+    pub query_norm: Option<HeadNorm>,
+    /// Of each key head.
+    pub key_norm: Option<HeadNorm>,
+    /// Of queries and keys.
+    pub rotary: Option<Rotary>,
+    /// Of the scores.
+    pub relative_bias: Option<RelativeBias>,
+    /// One logit a query head, `[H]`.
+    pub sinks: Option<Param<Tensor<1>>>,
     /// Of the weights.
     pub dropout: Dropout,
+    alibi: Option<Vec<f64>>,
+    scale: Option<f64>,
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
     value_dim: usize,
+}
+
+/// Heads ready for attention, and the options with what the layer adds to them.
+struct Projected {
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    options: AttentionOptions,
+}
+
+impl Projected {
+    fn plan(self) -> Result<Plan, AttentionError> {
+        self.options.attention(self.query, self.key, self.value).plan()
+    }
 }
 
 /// What a [`MultiHeadAttention`] gives.
@@ -149,36 +114,34 @@ impl MultiHeadAttention {
         value: Tensor<3>,
         options: &AttentionOptions,
     ) -> Result<MultiHeadAttentionOutput, AttentionError> {
-        let [query, key, value] = self.project(query, key, value, options)?;
-        let drops = self.dropout.training.is_enabled() && query.device().is_autodiff() && self.dropout.prob > 0.0;
-        let (out, lse, weights) = if drops {
-            self.attend_dropping(query, key, value, options)?
-        } else {
-            let mut attention = options.attention(query, key, value);
-            if options.wants_lse() {
-                attention = attention.with_lse();
-            }
-            if let Some(selection) = options.selection() {
-                attention = attention.with_weights(selection.clone());
-            }
-            let output = attention.forward()?;
-            (output.out, output.lse, output.weights)
-        };
-        let [batch, heads, query_len, value_dim] = out.dims();
-        let joined = out.swap_dims(1, 2).reshape([batch, query_len, heads * value_dim]);
-        Ok(MultiHeadAttentionOutput { out: project(&self.output, joined), lse, weights })
+        self.attend(self.project(query, key, Some(value), options)?)
     }
 
     /// Attends from every position of `hidden` `[B, S, d_query]` to every other: query, key and value are the same.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
+    /// As [`forward`](Self::forward). In a layer with positions (rotary, relative bias, ALiBi) also where `kv_lens` are shorter than
+    /// S and the alignment is bottom-right: a query would then stand elsewhere than the key of the same token. With
+    /// [`Alignment::TopLeft`](crate::Alignment::TopLeft) they stand together.
     pub fn self_attention(
         &self,
         hidden: Tensor<3>,
         options: &AttentionOptions,
     ) -> Result<MultiHeadAttentionOutput, AttentionError> {
-        self.forward(hidden.clone(), hidden.clone(), hidden, options)
+        self.attend(self.project_self(hidden, options)?)
+    }
+
+    /// Attends from `query` `[B, Sq, d_query]` to `context` `[B, Sk, d_key]`, of which both keys and values are made.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn cross_attention(
+        &self,
+        query: Tensor<3>,
+        context: Tensor<3>,
+        options: &AttentionOptions,
+    ) -> Result<MultiHeadAttentionOutput, AttentionError> {
+        self.attend(self.project(query, context, None, options)?)
     }
 
     /// Tells which kernels will serve a call and at what cost. The input projections run; the attention does not.
@@ -192,8 +155,7 @@ impl MultiHeadAttention {
         value: Tensor<3>,
         options: &AttentionOptions,
     ) -> Result<Plan, AttentionError> {
-        let [query, key, value] = self.project(query, key, value, options)?;
-        options.attention(query, key, value).plan()
+        self.project(query, key, Some(value), options)?.plan()
     }
 
     /// Query heads, H.
@@ -206,38 +168,204 @@ impl MultiHeadAttention {
         self.kv_heads
     }
 
-    /// Checks everything, then projects: `[B, H, Sq, D]`, `[B, G, Sk, D]`, `[B, G, Sk, E]`.
+    /// The layer's ALiBi slopes, one a query head.
+    pub fn alibi_slopes(&self) -> Option<&[f64]> {
+        self.alibi.as_deref()
+    }
+
+    /// Tells which kernels will serve a self-attention, as [`plan`](Self::plan).
+    ///
+    /// # Errors
+    /// As [`self_attention`](Self::self_attention).
+    pub fn plan_self_attention(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<Plan, AttentionError> {
+        self.project_self(hidden, options)?.plan()
+    }
+
+    fn project_self(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<Projected, AttentionError> {
+        if self.rotary.is_some() || self.relative_bias.is_some() || self.alibi.is_some() {
+            check_together(&hidden, options)?;
+        }
+        self.project(hidden.clone(), hidden, None, options)
+    }
+
+    /// Checks everything, then projects: `[B, H, Sq, D]`, `[B, G, Sk, D]`, `[B, G, Sk, E]`. Without `value` it is the key's input.
     fn project(
         &self,
         query: Tensor<3>,
         key: Tensor<3>,
-        value: Tensor<3>,
+        value: Option<Tensor<3>>,
         options: &AttentionOptions,
-    ) -> Result<[Tensor<4>; 3], AttentionError> {
+    ) -> Result<Projected, AttentionError> {
+        self.check_parameters()?;
+        let [batch, query_len] = self.check_query(&query)?;
+        let key_len = self.check_key_value(&key, value.as_ref().unwrap_or(&key), batch)?;
+        self.check_options(options, [batch, query_len, key_len])?;
+        let [of_query, of_key] = options.positions_of(query_len, key_len);
+        let options = self.with_own(options, [&of_query, &of_key], [batch, query_len, key_len])?;
+        let grown = of_query.end(query_len).max(of_key.end(key_len));
+        let query = self.rotated(self.query_heads(query), &of_query, grown)?;
+        let (key, value) = self.key_value_heads(key, value);
+        Ok(Projected { query, key: self.rotated(key, &of_key, grown)?, value, options })
+    }
+
+    /// `[B, H, Sq, D]`, normalised, not rotated.
+    fn query_heads(&self, query: Tensor<3>) -> Tensor<4> {
+        let heads = self.heads_of(project(&self.query, query), self.head_dim);
+        self.query_norm.iter().fold(heads, |heads, norm| norm.forward(heads))
+    }
+
+    /// `[B, G, Sk, D]`, normalised, not rotated, and `[B, G, Sk, E]`. Without `value` it is the key's input.
+    fn key_value_heads(&self, key: Tensor<3>, value: Option<Tensor<3>>) -> (Tensor<4>, Tensor<4>) {
+        let projected = project(&self.key, key.clone());
+        let value = match (&self.value, value) {
+            (Some(linear), value) => project(linear, value.unwrap_or(key)),
+            (None, Some(value)) => project(&self.key, value),
+            (None, None) => projected.clone(),
+        };
+        let heads = self.heads_of(projected, self.head_dim);
+        let heads = self.key_norm.iter().fold(heads, |heads, norm| norm.forward(heads));
+        (heads, self.heads_of(value, self.value_dim))
+    }
+
+    /// `[B, S, heads·dim]` viewed as `[B, heads, S, dim]`.
+    fn heads_of(&self, tensor: Tensor<3>, dim: usize) -> Tensor<4> {
+        let [batch, length, features] = tensor.dims();
+        tensor.reshape([batch, length, features / dim, dim]).swap_dims(1, 2)
+    }
+
+    /// Heads turned by their positions in a sequence of `grown` tokens, if the layer has rotary positions.
+    fn rotated(&self, heads: Tensor<4>, positions: &Positions, grown: usize) -> Result<Tensor<4>, AttentionError> {
+        match &self.rotary {
+            Some(rotary) => rotary.within(heads, positions, grown),
+            None => Ok(heads),
+        }
+    }
+
+    /// The options with the layer's scale, slopes, sinks and bias. They must have been checked.
+    fn with_own(
+        &self,
+        options: &AttentionOptions,
+        [of_query, of_key]: [&Positions; 2],
+        [batch, query_len, key_len]: [usize; 3],
+    ) -> Result<AttentionOptions, AttentionError> {
+        let weight = self.query.weight.val();
+        let (device, dtype) = (weight.device().without_autodiff(), weight.dtype());
+        let slopes = |slopes: &Vec<f64>| {
+            let data = TensorData::new(slopes.clone(), [slopes.len()]).convert_dtype(dtype);
+            Tensor::from_data(data, (&device, dtype))
+        };
+        // Where there are no scores there is nothing to add to.
+        let biased = self.relative_bias.as_ref().filter(|_| batch * query_len * key_len > 0);
+        let bias = biased.map(|bias| bias.between(of_query, of_key, [batch, query_len, key_len])).transpose()?;
+        Ok(options.clone().with_own(Own {
+            scale: self.scale,
+            alibi_slopes: self.alibi.as_ref().map(slopes),
+            sinks: self.sinks.as_ref().map(Param::val),
+            bias,
+        }))
+    }
+
+    /// Attention over projected heads, then the output projection.
+    fn attend(&self, projected: Projected) -> Result<MultiHeadAttentionOutput, AttentionError> {
+        let Projected { query, key, value, options } = projected;
+        let drops = self.dropout.training.is_enabled() && query.device().is_autodiff() && self.dropout.prob > 0.0;
+        let (out, lse, weights) = if drops {
+            self.attend_dropping(query, key, value, &options)?
+        } else {
+            let mut attention = options.attention(query, key, value);
+            if options.wants_lse() {
+                attention = attention.with_lse();
+            }
+            if let Some(selection) = options.selection() {
+                attention = attention.with_weights(selection.clone());
+            }
+            let output = attention.forward()?;
+            (output.out, output.lse, output.weights)
+        };
+        let [batch, heads, query_len, value_dim] = out.dims();
+        let out = match options.own_head_mask() {
+            Some(mask) if batch * query_len > 0 => out * mask.clone().reshape([1, heads, 1, 1]),
+            _ => out,
+        };
+        let joined = out.swap_dims(1, 2).reshape([batch, query_len, heads * value_dim]);
+        Ok(MultiHeadAttentionOutput { out: project(&self.output, joined), lse, weights })
+    }
+
+    /// The parameters against each other, whatever was loaded or set into them.
+    fn check_parameters(&self) -> Result<(), AttentionError> {
         let (h, g, d, e) = (self.heads, self.kv_heads, self.head_dim, self.value_dim);
         let weight = self.query.weight.val();
-        let [d_query, _] = check::linear("query.weight", &self.query, None, Some(h * d))?;
-        let [d_key, _] = check::linear("key.weight", &self.key, None, Some(g * d))?;
-        let [d_value, _] = check::linear("value.weight", &self.value, None, Some(g * e))?;
+        check::linear("query.weight", &self.query, None, Some(h * d))?;
+        check::linear("key.weight", &self.key, None, Some(g * d))?;
+        if let Some(value) = &self.value {
+            check::linear("value.weight", value, None, Some(g * e))?;
+        }
         check::linear("output.weight", &self.output, Some(h * e), None)?;
-        let [batch, query_len] = check::sequence("query", &query, d_query, &weight)?;
-        let [_, key_len] = check::sequence("key", &key, d_key, &weight)?;
-        check::sequence("value", &value, d_value, &weight)?;
-        for (argument, tensor) in [("key", &key), ("value", &value)] {
+        for (norm, arguments) in [
+            (&self.query_norm, ["query_norm.gamma", "query_norm.beta"]),
+            (&self.key_norm, ["key_norm.gamma", "key_norm.beta"]),
+        ] {
+            norm.iter().try_for_each(|norm| norm.check(arguments, d, &weight))?;
+        }
+        if let Some(bias) = &self.relative_bias {
+            check::parameter("relative_bias.weight", &bias.weight, [bias.rule().rows(), h], &weight)?;
+        }
+        self.sinks.iter().try_for_each(|sinks| check::parameter("sinks", sinks, [h], &weight))
+    }
+
+    /// Gives batch and length.
+    fn check_query(&self, query: &Tensor<3>) -> Result<[usize; 2], AttentionError> {
+        let weight = self.query.weight.val();
+        check::sequence("query", query, weight.dims()[0], &weight)
+    }
+
+    /// Gives the length.
+    fn check_key_value(&self, key: &Tensor<3>, value: &Tensor<3>, batch: usize) -> Result<usize, AttentionError> {
+        let weight = self.query.weight.val();
+        let rows = |linear: &Linear| linear.weight.val().dims()[0];
+        let [_, key_len] = check::sequence("key", key, rows(&self.key), &weight)?;
+        check::sequence("value", value, rows(self.value.as_ref().unwrap_or(&self.key)), &weight)?;
+        for (argument, tensor) in [("key", key), ("value", value)] {
             let [found_batch, found_len, features] = tensor.dims();
             if [found_batch, found_len] != [batch, key_len] {
                 let expected = format!("[{batch}, {key_len}, {features}] (batch, key_len, features)");
                 return Err(AttentionError::shape(argument, expected, &tensor.dims()));
             }
         }
-        let info = |shape: [usize; 4]| TensorInfo { shape: shape.to_vec(), dtype: weight.dtype() };
+        Ok(key_len)
+    }
+
+    fn check_options(
+        &self,
+        options: &AttentionOptions,
+        [batch, query_len, key_len]: [usize; 3],
+    ) -> Result<(), AttentionError> {
+        let (h, g, d, e) = (self.heads, self.kv_heads, self.head_dim, self.value_dim);
+        let dtype = self.query.weight.val().dtype();
+        let info = |shape: [usize; 4]| TensorInfo { shape: shape.to_vec(), dtype };
         let (of_query, of_key) = (info([batch, h, query_len, d]), info([batch, g, key_len, d]));
         options.check(&check::device(&self.query), of_query, of_key, info([batch, g, key_len, e]))?;
-        let heads_of = |tensor: Tensor<3>, linear, heads, dim| {
-            let [batch, length, _] = tensor.dims();
-            project(linear, tensor).reshape([batch, length, heads, dim]).swap_dims(1, 2)
-        };
-        Ok([heads_of(query, &self.query, h, d), heads_of(key, &self.key, g, d), heads_of(value, &self.value, g, e)])
+        options.check_own(self.alibi.is_some(), self.sinks.is_some())
+    }
+
+    /// The options of a self-attention over `hidden` with a bias that several layers share.
+    pub(super) fn biased(
+        &self,
+        hidden: &Tensor<3>,
+        bias: &RelativeBias,
+        options: &AttentionOptions,
+    ) -> Result<AttentionOptions, AttentionError> {
+        let weight = self.query.weight.val();
+        let [batch, length] = self.check_query(hidden)?;
+        check::parameter("relative_bias.weight", &bias.weight, [bias.rule().rows(), self.heads], &weight)?;
+        self.check_options(options, [batch, length, length])?;
+        check_together(hidden, options)?;
+        if batch * length == 0 {
+            return Ok(options.clone());
+        }
+        let [of_query, of_key] = options.positions_of(length, length);
+        let bias = bias.between(&of_query, &of_key, [batch, length, length])?;
+        Ok(options.clone().with_own(Own { bias: Some(bias), ..Own::default() }))
     }
 
     /// Attention with dropout on its weights: out, LSE and the selected weights, the latter before dropout.
@@ -264,6 +392,14 @@ impl MultiHeadAttention {
         let out = apply_weights(dropped, wide)?;
         let out = if out.dtype() == narrow { out } else { out.cast(float(narrow)) };
         Ok((out, output.lse, options.selection().map(|selection| selected(weights, selection))))
+    }
+}
+
+/// In self-attention of a layer with positions a query stands where the key of the same token does.
+fn check_together(hidden: &Tensor<3>, options: &AttentionOptions) -> Result<(), AttentionError> {
+    match !options.gives_positions() && options.shifts_queries(hidden.dims()[1]) {
+        true => Err(AttentionError::value("spec", "top-left alignment, so that kv_lens move no query", "bottom-right")),
+        false => Ok(()),
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use attn_core::{AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, Polarity, TensorInfo};
+use attn_core::{
+    Alignment, AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, Polarity, TensorInfo,
+};
 use burn::tensor::{Bool, Device, Tensor};
 
 use super::check::broadcast;
+use super::position::Positions;
 use crate::attention::{Sparse, sparse_problem};
 use crate::{Attention, Selection};
 
@@ -22,9 +25,20 @@ pub struct AttentionOptions {
     sinks: Option<Tensor<1>>,
     kv_lens: Option<Vec<usize>>,
     sparse: Option<Sparse>,
+    head_mask: Option<Tensor<1>>,
+    positions: Option<[Positions; 2]>,
     choice: KernelChoice,
     lse: bool,
     weights: Option<Selection>,
+}
+
+/// What a layer adds to the options of a call.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub scale: Option<f64>,
+    pub alibi_slopes: Option<Tensor<1>>,
+    pub sinks: Option<Tensor<1>>,
+    pub bias: Option<Tensor<4>>,
 }
 
 impl AttentionOptions {
@@ -89,6 +103,21 @@ impl AttentionOptions {
         self
     }
 
+    /// Multiplies the output of each query head, `[H]`, before the output projection: 0 takes a head away, and the gradient says
+    /// what it does (Michel et al. 2019). LSE and weights do not change.
+    pub fn head_mask(mut self, mask: Tensor<1>) -> Self {
+        self.head_mask = Some(mask);
+        self
+    }
+
+    /// Where the tokens of query and key stand, for a layer's rotary positions and relative biases; a layer without either takes
+    /// no notice. By default keys stand at `0, 1, …` and queries at the `p` that the spec's alignment gives, as for causal, window
+    /// and ALiBi, which count by the alignment in any case.
+    pub fn positions(mut self, query: Positions, key: Positions) -> Self {
+        self.positions = Some([query, key]);
+        self
+    }
+
     /// Asks for the LSE.
     pub fn with_lse(mut self) -> Self {
         self.lse = true;
@@ -135,6 +164,66 @@ impl AttentionOptions {
             Some(kernel) => Err(AttentionError::Unsupported { kernel: kernel.clone(), reason: reason.to_string() }),
             None => Ok(()),
         }
+    }
+
+    pub(super) fn own_head_mask(&self) -> Option<&Tensor<1>> {
+        self.head_mask.as_ref()
+    }
+
+    /// Whether the call says itself where tokens stand.
+    pub(super) fn gives_positions(&self) -> bool {
+        self.positions.is_some()
+    }
+
+    /// Whether bottom-right alignment puts the queries of a batch entry elsewhere than its keys, of which there are as many.
+    pub(super) fn shifts_queries(&self, length: usize) -> bool {
+        let shorter = |lens: &Vec<usize>| lens.iter().any(|&len| len != length);
+        self.spec.alignment == Alignment::BottomRight && self.kv_lens.as_ref().is_some_and(shorter)
+    }
+
+    /// Positions of queries and keys: those given, or those of the alignment.
+    pub(super) fn positions_of(&self, query_len: usize, key_len: usize) -> [Positions; 2] {
+        if let Some(given) = &self.positions {
+            return given.clone();
+        }
+        let query = match (self.spec.alignment, &self.kv_lens) {
+            (Alignment::TopLeft, _) => Positions::From(0),
+            (Alignment::Offset(offset), _) => Positions::From(offset),
+            (Alignment::BottomRight, None) => Positions::From(key_len as i64 - query_len as i64),
+            (Alignment::BottomRight, Some(lens)) => {
+                Positions::FromEach(lens.iter().map(|&len| len as i64 - query_len as i64).collect())
+            }
+        };
+        [query, Positions::From(0)]
+    }
+
+    /// Whether the call and the layer both say the same thing.
+    ///
+    /// # Errors
+    /// Names `alibi_slopes` or `sinks` where both have them, and `positions` where they are given to a layer with ALiBi, which counts
+    /// by the alignment.
+    pub(super) fn check_own(&self, alibi: bool, sinks: bool) -> Result<(), AttentionError> {
+        let twice = |argument, own: &str| {
+            Err(AttentionError::value(argument, format!("none beside the layer's {own}"), "some"))
+        };
+        match (alibi, sinks) {
+            (true, _) if self.alibi_slopes.is_some() => twice("alibi_slopes", "own"),
+            (true, _) if self.positions.is_some() => twice("positions", "ALiBi"),
+            (_, true) if self.sinks.is_some() => twice("sinks", "own"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The options with what the layer holds: its scale where the call gives none, its bias added to the call's.
+    pub(super) fn with_own(mut self, own: Own) -> Self {
+        self.spec.scale = self.spec.scale.or(own.scale);
+        self.alibi_slopes = self.alibi_slopes.or(own.alibi_slopes);
+        self.sinks = self.sinks.or(own.sinks);
+        self.bias = match (self.bias, own.bias) {
+            (Some(given), Some(own)) => Some(given + own),
+            (given, own) => given.or(own),
+        };
+        self
     }
 
     /// The attention over projected heads that these options describe.
@@ -208,8 +297,19 @@ impl AttentionOptions {
                 ("bias", self.bias.as_ref().map(Tensor::device)),
                 ("alibi_slopes", self.alibi_slopes.as_ref().map(Tensor::device)),
                 ("sinks", self.sinks.as_ref().map(Tensor::device)),
+                ("head_mask", self.head_mask.as_ref().map(Tensor::device)),
             ],
         )?;
+        if let Some(mask) = &self.head_mask {
+            if mask.dims() != [query.shape[1]] {
+                return Err(AttentionError::shape("head_mask", format!("[{}] (heads)", query.shape[1]), &mask.dims()));
+            }
+            crate::attention::check_dtypes("head_mask", query.dtype, &[("head_mask", mask.dtype())])?;
+        }
+        if let Some([of_query, of_key]) = &self.positions {
+            of_query.check("query_positions", query.shape[0], query.shape[2])?;
+            of_key.check("key_positions", query.shape[0], key.shape[2])?;
+        }
         if let Some(padding) = &self.key_padding {
             let (found, expected) = (padding.tensor().dims(), [query.shape[0], key.shape[2]]);
             if found != expected {

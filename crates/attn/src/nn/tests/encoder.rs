@@ -3,13 +3,13 @@
 use attn_core::Mask;
 use burn::module::Module;
 use burn::tensor::activation::{gelu, gelu_approximate, relu, silu};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::{assert_close, bools, gradients, heads, joined, noise, plain, shaken};
+use super::{assert_close, assert_gradients, bools, gradients, heads, joined, noise, plain, restored, shaken};
 use crate::Selection;
 use crate::nn::{
-    Activation, AttentionOptions, NormPlacement, TransformerEncoderConfig, TransformerEncoderLayer,
-    TransformerEncoderLayerConfig,
+    Activation, AttentionOptions, DistanceRule, MultiHeadAttentionConfig, NormPlacement, QkNormConfig, QkNormKind,
+    RotaryConfig, RotaryLayout, TransformerEncoderConfig, TransformerEncoderLayer, TransformerEncoderLayerConfig,
 };
 
 fn config() -> TransformerEncoderLayerConfig {
@@ -25,7 +25,7 @@ fn expected(
 ) -> Tensor<3> {
     let attention = |x: Tensor<3>| {
         let a = &layer.attention;
-        let [query, key, value] = [&a.query, &a.key, &a.value].map(|linear| linear.forward(x.clone()));
+        let [query, key, value] = [&a.query, &a.key, a.value.as_ref().unwrap()].map(|linear| linear.forward(x.clone()));
         a.output.forward(joined(plain(heads(query, 2), heads(key, a.kv_heads()), heads(value, a.kv_heads()), None)))
     };
     let fed = |x| layer.linear_outer.forward(activation(layer.linear_inner.forward(x)));
@@ -171,4 +171,112 @@ fn wrong_input_and_wrong_configs_name_the_argument() {
     }
     let none = TransformerEncoderConfig::new(config(), 0).init(&device).map(|_| ());
     assert_eq!(none.unwrap_err().argument(), Some("layers"));
+}
+
+#[test]
+fn a_block_takes_every_option_of_its_attention() {
+    let device = Device::default();
+    let attention = config()
+        .attention_config()
+        .with_kv_heads(Some(1))
+        .with_rotary(Some(RotaryConfig::new(4, RotaryLayout::Half)))
+        .with_qk_norm(Some(QkNormConfig::new(QkNormKind::Rms)));
+    let layer = shaken(config().with_attention(Some(attention)).init(&device).unwrap());
+    let x = noise([2, 5, 8], 1, &device);
+    let options = AttentionOptions::new();
+    let attended = layer.attention.self_attention(x.clone(), &options).unwrap().out;
+    let y = layer.attention_norm.forward(x.clone() + attended);
+    let fed = layer.linear_outer.forward(gelu(layer.linear_inner.forward(y.clone())));
+    assert_close(layer.forward(x.clone(), &options).unwrap().hidden, layer.feed_forward_norm.forward(y + fed), 1e-6);
+    assert!(
+        layer.attention.rotary.is_some() && layer.attention.query_norm.is_some() && layer.attention.kv_heads() == 1
+    );
+
+    // Left out, the attention is that of the fields.
+    let plain = config().with_kv_heads(Some(1)).with_attention_dropout(0.25).with_bias(false);
+    let given = plain.clone().with_attention(Some(plain.attention_config()));
+    let [a, b] = [plain, given].map(|config| shaken(config.init(&device).unwrap()));
+    assert_close(a.forward(x.clone(), &options).unwrap().hidden, b.forward(x, &options).unwrap().hidden, 0.0);
+    assert_eq!(a.attention.dropout.prob, b.attention.dropout.prob);
+
+    let of = || config().attention_config();
+    let cases = [
+        config().with_attention(Some(MultiHeadAttentionConfig::new(6, 2))),
+        config().with_attention(Some(of().with_d_key(Some(6)))),
+        config().with_attention(Some(of().with_d_out(Some(6)))),
+        config().with_attention(Some(MultiHeadAttentionConfig::new(8, 4))),
+        config().with_attention(Some(of())).with_kv_heads(Some(1)),
+        config().with_attention(Some(of())).with_attention_dropout(0.1),
+    ];
+    for config in cases {
+        assert_eq!(config.init(&device).map(|_| ()).unwrap_err().argument(), Some("attention"), "{config}");
+    }
+}
+
+#[test]
+fn blocks_that_share_parameters_are_one_block_applied_again_and_gradients_add_up() {
+    let device = Device::default().autodiff();
+    let x = noise([2, 5, 8], 1, &device);
+    let weight = noise([2, 5, 8], 2, &device);
+    let options = AttentionOptions::new().with_lse();
+    let of = |groups| TransformerEncoderConfig::new(config(), 4).with_groups(Some(groups));
+    for (groups, repeats) in [(1, 4), (2, 2), (4, 1)] {
+        let shared = shaken(of(groups).init(&device).unwrap());
+        assert_eq!((shared.layers.len(), shared.repeats()), (groups, repeats));
+        assert_eq!(shared.num_params(), groups * shared.layers[0].num_params());
+        // The same parameters, each block with a copy of its own.
+        let mut own = of(4).init(&device).unwrap();
+        own.layers = (0..4).map(|at| restored(&shared.layers[at / repeats], own.layers[at].clone())).collect();
+
+        let (found, wanted) = (shared.forward(x.clone(), &options).unwrap(), own.forward(x.clone(), &options).unwrap());
+        assert_close(found.hidden.clone().inner(), wanted.hidden.clone().inner(), 0.0);
+        assert_eq!(found.lse.len(), 4);
+        let [of_shared, of_own] = [found, wanted].map(|output| (output.hidden * weight.clone()).sum().backward());
+        for (at, layer) in shared.layers.iter().enumerate() {
+            let parameters: [fn(&TransformerEncoderLayer) -> Tensor<2>; 3] = [
+                |layer| layer.attention.query.weight.val(),
+                |layer| layer.attention.output.weight.val(),
+                |layer| layer.linear_inner.weight.val(),
+            ];
+            for parameter in parameters {
+                let copies = &own.layers[at * repeats..(at + 1) * repeats];
+                let sum = copies.iter().map(|copy| parameter(copy).grad(&of_own).unwrap()).reduce(|a, b| a + b);
+                // Sums of 4 in another order.
+                assert_close(parameter(layer).grad(&of_shared).unwrap(), sum.unwrap(), 1e-5);
+            }
+        }
+    }
+    for (argument, config) in [("groups", of(0)), ("groups", of(3))] {
+        assert_eq!(config.init(&device).map(|_| ()).unwrap_err().argument(), Some(argument));
+    }
+}
+
+#[test]
+fn one_relative_bias_serves_all_blocks() {
+    let device = Device::default();
+    let rule = DistanceRule::T5 { buckets: 8, max_distance: 6, bidirectional: true };
+    let stack = TransformerEncoderConfig::new(config(), 2).with_relative_bias(Some(rule));
+    let encoder = shaken(stack.init(&device).unwrap());
+    let x = noise([2, 5, 8], 1, &device);
+    let own = noise([2, 1, 1, 5], 3, &device);
+    let found = encoder.forward(x.clone(), &AttentionOptions::new().bias(own.clone())).unwrap().hidden;
+    let table = encoder.relative_bias.as_ref().unwrap().forward(5, 5, 0).unwrap();
+    let mut plain = encoder.clone();
+    plain.relative_bias = None;
+    let options = AttentionOptions::new().bias(own + table);
+    assert_close(found, plain.forward(x.clone(), &options).unwrap().hidden, 1e-6);
+    assert_gradients(encoder.clone(), |encoder| {
+        let x = noise([1, 4, 8], 1, &encoder.devices()[0].clone().autodiff()).cast(FloatDType::F64);
+        let out = encoder.forward(x, &AttentionOptions::new()).unwrap().hidden;
+        (out.clone() * out.clone() * out).sum()
+    });
+
+    let empty = encoder.forward(Tensor::zeros([0, 3, 8], &device), &AttentionOptions::new()).unwrap().hidden;
+    assert_eq!(empty.dims(), [0, 3, 8]);
+    let name = |x, options| encoder.forward(x, &options).map(|_| ()).unwrap_err().argument();
+    assert_eq!(name(Tensor::zeros([1, 3, 7], &device), AttentionOptions::new()), Some("hidden"));
+    assert_eq!(name(x, AttentionOptions::new().kv_lens([5, 3])), Some("spec"));
+    let twice = config().attention_config().with_relative_bias(Some(rule));
+    let twice = TransformerEncoderConfig::new(config().with_attention(Some(twice)), 2).with_relative_bias(Some(rule));
+    assert_eq!(twice.init(&device).map(|_| ()).unwrap_err().argument(), Some("relative_bias"));
 }

@@ -1,6 +1,7 @@
 //! Tests of the layers, on the default backend of the build. Expected values are computed by Burn's own operations.
 
 mod adaptive;
+mod distances;
 mod encoder;
 mod graph;
 mod graphormer;
@@ -12,8 +13,11 @@ mod linear;
 mod load;
 mod mixed;
 mod multi_head;
+mod multi_head_options;
 mod multi_modal;
 mod normalise;
+mod prune;
+mod rotary;
 mod scored;
 mod space_time;
 

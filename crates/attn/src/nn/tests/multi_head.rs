@@ -25,7 +25,7 @@ fn expected(
     let attended = plain(
         heads(layer.query.forward(query), h),
         heads(layer.key.forward(key), g),
-        heads(layer.value.forward(value), g),
+        heads(layer.value.as_ref().unwrap().forward(value), g),
         hidden,
     );
     layer.output.forward(joined(attended))
@@ -118,7 +118,7 @@ fn every_option_reaches_the_attention() {
     let by_hand = Attention::new(
         heads(layer.query.forward(hidden.clone()), 4),
         heads(layer.key.forward(hidden.clone()), 2),
-        heads(layer.value.forward(hidden.clone()), 2),
+        heads(layer.value.as_ref().unwrap().forward(hidden.clone()), 2),
     )
     .spec(spec)
     .mask(mask)
