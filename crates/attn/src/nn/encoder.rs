@@ -33,7 +33,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    fn apply<const D: usize>(self, input: Tensor<D>) -> Tensor<D> {
+    pub(super) fn apply<const D: usize>(self, input: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Gelu => activation::gelu(input),
             Self::GeluTanh => activation::gelu_approximate(input),
@@ -268,6 +268,6 @@ impl TransformerEncoder {
 }
 
 /// Layer norm (Ba et al. 2016). An input without elements comes back as it is.
-fn normalise(norm: &LayerNorm, input: Tensor<3>) -> Tensor<3> {
+pub(super) fn normalise(norm: &LayerNorm, input: Tensor<3>) -> Tensor<3> {
     if input.shape().num_elements() == 0 { input } else { norm.forward(input) }
 }

@@ -24,12 +24,16 @@
 //! | projections around one attention, self or cross | [`MultiHeadAttention`], [`MultiHeadAttentionConfig`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
+//! | a decoder block with or without a memory, and a stack of them | [`TransformerDecoderLayer`], [`TransformerDecoder`] |
+//! | keys and values of earlier tokens, for one token at a time | [`DecoderCache`] |
+//! | encoder and decoder together | [`Transformer`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
 //! [`AttentionError`](crate::AttentionError) that names the argument; nothing panics.
 
 mod check;
+mod decoder;
 mod encoder;
 #[cfg(feature = "safetensors")]
 pub mod load;
@@ -37,10 +41,16 @@ mod multi_head;
 mod options;
 #[cfg(test)]
 mod tests;
+mod transformer;
 
+pub use decoder::{
+    DecoderCache, DecoderLayerOutput, DecoderOptions, DecoderOutput, TransformerDecoder, TransformerDecoderConfig,
+    TransformerDecoderLayer, TransformerDecoderLayerConfig,
+};
 pub use encoder::{
     Activation, EncoderLayerOutput, EncoderOutput, NormPlacement, TransformerEncoder, TransformerEncoderConfig,
     TransformerEncoderLayer, TransformerEncoderLayerConfig,
 };
 pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, MultiHeadAttentionOutput};
 pub use options::AttentionOptions;
+pub use transformer::{Transformer, TransformerConfig, TransformerOptions, TransformerOutput};

@@ -10,6 +10,8 @@ use super::check::{self, positive};
 use super::options::AttentionOptions;
 use crate::{Selection, apply_weights};
 
+mod projected;
+
 /// Sizes of a [`MultiHeadAttention`]; [`init`](Self::init) makes the layer.
 ///
 /// `MultiHeadAttentionConfig::new(d_query, heads)` is the layer of Vaswani et al. 2017, everything else its default.
@@ -150,6 +152,17 @@ impl MultiHeadAttention {
         options: &AttentionOptions,
     ) -> Result<MultiHeadAttentionOutput, AttentionError> {
         let [query, key, value] = self.project(query, key, value, options)?;
+        self.attend_heads(query, key, value, options)
+    }
+
+    /// Attends over projected heads, which must have been checked, and projects out.
+    fn attend_heads(
+        &self,
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        options: &AttentionOptions,
+    ) -> Result<MultiHeadAttentionOutput, AttentionError> {
         let drops = self.dropout.training.is_enabled() && query.device().is_autodiff() && self.dropout.prob > 0.0;
         let (out, lse, weights) = if drops {
             self.attend_dropping(query, key, value, options)?

@@ -90,6 +90,18 @@ impl AttentionOptions {
         self
     }
 
+    pub(super) fn spec_now(&self) -> AttentionSpec {
+        self.spec
+    }
+
+    pub(super) fn has_alibi(&self) -> bool {
+        self.alibi_slopes.is_some()
+    }
+
+    pub(super) fn padding(&self) -> Option<&Mask<Tensor<2, Bool>>> {
+        self.key_padding.as_ref()
+    }
+
     /// The heads and rows whose weights were asked for.
     pub(super) fn selection(&self) -> Option<&Selection> {
         self.weights.as_ref()
@@ -193,7 +205,7 @@ impl AttentionOptions {
 }
 
 /// The mask's elements with true = seen.
-fn seen(mask: Mask<Tensor<4, Bool>>) -> Tensor<4, Bool> {
+pub(super) fn seen<const D: usize>(mask: Mask<Tensor<D, Bool>>) -> Tensor<D, Bool> {
     match mask.into_parts() {
         (tensor, Polarity::Keep) => tensor,
         (tensor, Polarity::Hide) => tensor.bool_not(),

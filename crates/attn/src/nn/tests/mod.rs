@@ -1,9 +1,12 @@
 //! Tests of the layers, on the default backend of the build. Expected values are computed by Burn's own operations.
 
+mod decoder;
 mod encoder;
 #[cfg(feature = "safetensors")]
 mod load;
 mod multi_head;
+mod projected;
+mod transformer;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::activation::softmax;
