@@ -27,6 +27,7 @@
 //! | a decoder block with or without a memory, and a stack of them | [`TransformerDecoderLayer`], [`TransformerDecoder`] |
 //! | keys and values of earlier tokens, for one token at a time | [`DecoderCache`] |
 //! | encoder and decoder together | [`Transformer`] |
+//! | recurrent and convolutional encoders, a recurrent decoder with attention | [`seq2seq`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -39,6 +40,7 @@ mod encoder;
 pub mod load;
 mod multi_head;
 mod options;
+pub mod seq2seq;
 #[cfg(test)]
 mod tests;
 mod transformer;

@@ -3,7 +3,7 @@
 use attn_core::{AttentionError, AttentionSpec, KernelChoice, Mask, Polarity, TensorInfo};
 use burn::tensor::{Bool, Device, Tensor};
 
-use super::check::broadcast;
+use super::check::{broadcast, reshaped_mask};
 use crate::{Attention, Selection};
 
 /// Spec, masks, biases and outputs of one call; axes as in [`Attention`]: B batch, H heads, Sq/Sk query/key length.
@@ -143,7 +143,7 @@ impl AttentionOptions {
         let padding = self.key_padding.clone().map(|padding| {
             padding.map(|tensor| {
                 let [batch, key_len] = tensor.dims();
-                tensor.reshape([batch, 1, 1, key_len])
+                reshaped_mask(tensor, [batch, 1, 1, key_len])
             })
         });
         match (self.mask.clone(), padding) {

@@ -351,7 +351,10 @@ fn empty_batches_targets_and_memories_have_their_answers() {
         let (x, memory) = (noise([batch, length, 8], 1, &device), noise([batch, memory_len, 8], 2, &device));
         let whole = decoder.forward(x.clone(), Some(memory.clone()), &options).unwrap().hidden;
         assert_eq!(whole.dims(), [batch, length, 8]);
-        let mut cache = decoder.cache_with_memory(memory, None).unwrap();
+        let mask = |length| Mask::keep(bools([batch, length], |_| true, &device));
+        let padded = DecoderOptions::new().target_padding(mask(length)).memory_padding(mask(memory_len));
+        assert_close(decoder.forward(x.clone(), Some(memory.clone()), &padded).unwrap().hidden, whole.clone(), 1e-6);
+        let mut cache = decoder.cache_with_memory(memory, Some(mask(memory_len))).unwrap();
         let nothing = noise([batch, 0, 8], 1, &device);
         assert_eq!(decoder.forward_cached(nothing, &mut cache, &options).unwrap().hidden.dims(), [batch, 0, 8]);
         assert_close(decoder.forward_cached(x, &mut cache, &options).unwrap().hidden, whole, 1e-5);

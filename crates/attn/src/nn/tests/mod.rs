@@ -6,6 +6,7 @@ mod encoder;
 mod load;
 mod multi_head;
 mod projected;
+mod seq2seq;
 mod transformer;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
