@@ -28,6 +28,7 @@
 //! | keys and values of earlier tokens, for one token at a time | [`DecoderCache`] |
 //! | encoder and decoder together | [`Transformer`] |
 //! | recurrent and convolutional encoders, a recurrent decoder with attention | [`seq2seq`] |
+//! | greedy and beam search with any of these decoders | [`generate`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -36,6 +37,7 @@
 mod check;
 mod decoder;
 mod encoder;
+pub mod generate;
 #[cfg(feature = "safetensors")]
 pub mod load;
 mod multi_head;

@@ -2,6 +2,7 @@
 
 mod decoder;
 mod encoder;
+mod generate;
 #[cfg(feature = "safetensors")]
 mod load;
 mod multi_head;
