@@ -45,7 +45,7 @@ impl ConvolutionalEncoderConfig {
     /// A value error that names the first size or probability without a meaning.
     pub fn init(&self, device: &Device) -> Result<ConvolutionalEncoder, AttentionError> {
         let (d_input, d_hidden) = (positive("d_input", self.d_input)?, positive("d_hidden", self.d_hidden)?);
-        if self.kernel_size % 2 == 0 {
+        if self.kernel_size.is_multiple_of(2) {
             return Err(AttentionError::value("kernel_size", "an odd number", self.kernel_size));
         }
         let max_length = positive("max_length", self.max_length)?;

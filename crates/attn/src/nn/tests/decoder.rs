@@ -205,7 +205,8 @@ fn a_reordered_cache_goes_on_from_the_rows_it_was_told() {
     for rows in [vec![1, 0], vec![1, 1, 0], vec![0], vec![0, 1], vec![]] {
         let picked = |tensor: Tensor<3>| {
             let taken: Vec<_> = rows.iter().map(|&row| tensor.clone().narrow(0, row, 1)).collect();
-            if taken.is_empty() { tensor.narrow(0, 0, 1).slice([0..0]) } else { Tensor::cat(taken, 0) }
+            let [_, length, width] = tensor.dims();
+            if taken.is_empty() { Tensor::zeros([0, length, width], &device) } else { Tensor::cat(taken, 0) }
         };
         let mut cache = decoder.cache_with_memory(memory.clone(), Some(padding.clone())).unwrap().with_capacity(9);
         let marked = DecoderOptions::new().target_padding(Mask::hide(bools([2, 3], |i| i == 1, &device)));

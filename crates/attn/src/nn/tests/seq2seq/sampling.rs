@@ -82,7 +82,7 @@ fn draws_follow_the_distribution_and_the_coin_its_probability() {
     let model = Model::new(&device, rows);
     let same = Tensor::<2, Int>::zeros([rows, 2], &device).add_scalar(5);
     let drawn = model.run(&same, 1.0, true);
-    let wanted = burn::tensor::activation::softmax(drawn.logits.narrow(1, 0, 1).slice([0..1]), 2);
+    let wanted = burn::tensor::activation::softmax(drawn.logits.narrow(1, 0, 1).narrow(0, 0, 1), 2);
     let wanted: Vec<f64> = wanted.into_data().iter::<f64>().collect();
     let fed = ints(drawn.fed.narrow(1, 1, 1));
     for (token, wanted) in wanted.into_iter().enumerate() {
@@ -92,7 +92,7 @@ fn draws_follow_the_distribution_and_the_coin_its_probability() {
         assert!((found - wanted).abs() <= tolerance, "token {token}: {found} in place of {wanted}");
     }
     let mixed = model.run(&same, 0.3, false);
-    let best = ints(mixed.logits.narrow(1, 0, 1).slice([0..1]).argmax(2).reshape([1, 1]))[0];
+    let best = ints(mixed.logits.narrow(1, 0, 1).narrow(0, 0, 1).argmax(2).reshape([1, 1]))[0];
     assert_ne!(best, 5, "the test needs an own token that is not the true one");
     let own = ints(mixed.fed.narrow(1, 1, 1)).into_iter().filter(|&fed| fed == best).count() as f64 / rows as f64;
     assert!((own - 0.3).abs() <= 5.0 * (0.3 * 0.7 / rows as f64).sqrt(), "{own} in place of 0.3");
