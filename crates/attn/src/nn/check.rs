@@ -1,9 +1,9 @@
 //! Checks that the layers share: sizes of a config, shapes of an input, shapes of the weights.
 
-use attn_core::AttentionError;
+use attn_core::{AttentionError, Mask};
 use burn::module::Param;
 use burn::nn::{LayerNorm, Linear};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Bool, Device, Tensor};
 
 use crate::attention::{check_devices, check_dtypes};
 
@@ -114,4 +114,60 @@ pub(super) fn sequence(
 /// The device of a layer, which its inputs must share.
 pub(super) fn device(linear: &Linear) -> Device {
     linear.weight.val().device()
+}
+
+/// The error of an inner call under the names that the caller gave the arguments, `(inner, outer)` each.
+pub(super) fn renamed(error: AttentionError, names: &[(&str, &'static str)]) -> AttentionError {
+    let outer = |name: &'static str| names.iter().find(|(inner, _)| *inner == name).map_or(name, |(_, outer)| outer);
+    match error {
+        AttentionError::Shape { argument, expected, found } => {
+            AttentionError::Shape { argument: outer(argument), expected, found }
+        }
+        AttentionError::Value { argument, expected, found } => {
+            AttentionError::Value { argument: outer(argument), expected, found }
+        }
+        AttentionError::DType { argument, expected, found } => {
+            AttentionError::DType { argument: outer(argument), expected, found }
+        }
+        AttentionError::Device { argument, expected, found } => {
+            AttentionError::Device { argument: outer(argument), expected, found }
+        }
+        other => other,
+    }
+}
+
+/// A padding mask `[batch, length]` on the device of what it masks.
+pub(super) fn padding(
+    argument: &'static str,
+    padding: &Mask<Tensor<2, Bool>>,
+    [batch, length]: [usize; 2],
+    device: &Device,
+) -> Result<(), AttentionError> {
+    let found = padding.tensor().dims();
+    if found != [batch, length] {
+        return Err(AttentionError::shape(argument, format!("[{batch}, {length}] (batch, length)"), &found));
+    }
+    check_devices(device, &[(argument, Some(padding.tensor().device()))])
+}
+
+/// Rows to take of a batch, all of them there.
+pub(super) fn rows(argument: &'static str, rows: &[usize], batch: usize) -> Result<(), AttentionError> {
+    match rows.iter().find(|&&row| row >= batch) {
+        Some(row) => Err(AttentionError::value(argument, format!("rows below {batch}"), row)),
+        None => Ok(()),
+    }
+}
+
+/// `tensor` in another shape of as many elements. Burn's own reshape takes a 0 as "the axis as it is", and so cannot give every
+/// shape without elements.
+pub(super) fn reshaped<const A: usize, const B: usize>(tensor: Tensor<A>, dims: [usize; B]) -> Tensor<B> {
+    if dims.contains(&0) { Tensor::zeros(dims, (&tensor.device(), tensor.dtype())) } else { tensor.reshape(dims) }
+}
+
+/// [`reshaped`] of a mask.
+pub(super) fn reshaped_mask<const A: usize, const B: usize>(
+    mask: Tensor<A, Bool>,
+    dims: [usize; B],
+) -> Tensor<B, Bool> {
+    if dims.contains(&0) { Tensor::full(dims, false, &mask.device()) } else { mask.reshape(dims) }
 }

@@ -352,6 +352,6 @@ impl TransformerEncoder {
 }
 
 /// Layer norm (Ba et al. 2016). An input without elements comes back as it is.
-fn normalise(norm: &LayerNorm, input: Tensor<3>) -> Tensor<3> {
+pub(super) fn normalise(norm: &LayerNorm, input: Tensor<3>) -> Tensor<3> {
     if input.shape().num_elements() == 0 { input } else { norm.forward(input) }
 }

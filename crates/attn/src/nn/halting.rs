@@ -397,6 +397,7 @@ fn problem(
             alibi_slopes: None,
             sinks: None,
             kv_lens: None,
+            block_mask: None,
         },
     )
 }

@@ -38,6 +38,11 @@
 //! | a choice of score: scaled dot, dot, bilinear, additive, cosine | [`Score`], [`ScoreKind`], [`ScoredAttention`] |
 //! | weights from scores: softmax, quiet softmax, sparsemax, 1.5-entmax | [`Normaliser`], [`sparsemax`], [`entmax15`] |
 //! | hard attention: sampled (REINFORCE), Gumbel straight-through, top-k | [`SampledAttention`], [`GumbelAttention`], [`TopKAttention`] |
+//! | a decoder block with or without a memory, and a stack of them | [`TransformerDecoderLayer`], [`TransformerDecoder`] |
+//! | keys and values of earlier tokens, for one token at a time | [`DecoderCache`] |
+//! | encoder and decoder together | [`Transformer`] |
+//! | recurrent and convolutional encoders, a recurrent decoder with attention | [`seq2seq`] |
+//! | greedy and beam search with any of these decoders | [`generate`] |
 //! | weights from a safetensors file, by name (feature `safetensors`) | `load` |
 //!
 //! Layers are plain Burn modules: records, optimisers, visitors and `valid` work on them. Wrong input is an
@@ -45,7 +50,9 @@
 
 mod adaptive;
 mod check;
+mod decoder;
 mod encoder;
+pub mod generate;
 mod graph;
 mod halting;
 mod hard;
@@ -62,11 +69,17 @@ mod parts;
 mod position;
 mod score;
 mod scored;
+pub mod seq2seq;
 mod space_time;
 #[cfg(test)]
 mod tests;
+mod transformer;
 
 pub use adaptive::{AdaptiveSpanAttention, AdaptiveSpanAttentionConfig};
+pub use decoder::{
+    DecoderCache, DecoderLayerOutput, DecoderOptions, DecoderOutput, TransformerDecoder, TransformerDecoderConfig,
+    TransformerDecoderLayer, TransformerDecoderLayerConfig,
+};
 pub use encoder::{
     Activation, EncoderLayerOutput, EncoderOutput, NormPlacement, TransformerEncoder, TransformerEncoderConfig,
     TransformerEncoderLayer, TransformerEncoderLayerConfig,
@@ -106,3 +119,4 @@ pub use space_time::{
     AxialAttention, AxialAttentionConfig, AxialAttentionOutput, Axis, AxisConfig, SpaceTimeBlock, SpaceTimeBlockConfig,
     SpaceTimeScheme,
 };
+pub use transformer::{Transformer, TransformerConfig, TransformerOptions, TransformerOutput};

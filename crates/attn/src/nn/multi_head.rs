@@ -3,6 +3,7 @@
 mod config;
 mod importance;
 mod norm;
+mod projected;
 mod prune;
 
 use attn_core::{AttentionError, Plan, TensorInfo};
@@ -292,7 +293,7 @@ impl MultiHeadAttention {
     }
 
     /// The parameters against each other, whatever was loaded or set into them.
-    fn check_parameters(&self) -> Result<(), AttentionError> {
+    pub(super) fn check_parameters(&self) -> Result<(), AttentionError> {
         let (h, g, d, e) = (self.heads, self.kv_heads, self.head_dim, self.value_dim);
         let weight = self.query.weight.val();
         check::linear("query.weight", &self.query, None, Some(h * d))?;
@@ -335,7 +336,7 @@ impl MultiHeadAttention {
         Ok(key_len)
     }
 
-    fn check_options(
+    pub(super) fn check_options(
         &self,
         options: &AttentionOptions,
         [batch, query_len, key_len]: [usize; 3],

@@ -7,7 +7,7 @@ use attn_core::{
 };
 use burn::tensor::{Bool, Device, Tensor};
 
-use super::check::broadcast;
+use super::check::{broadcast, reshaped_mask};
 use super::position::Positions;
 use crate::attention::{Sparse, sparse_problem};
 use crate::{Attention, Selection};
@@ -134,6 +134,18 @@ impl AttentionOptions {
     pub fn kernels(mut self, choice: KernelChoice) -> Self {
         self.choice = choice;
         self
+    }
+
+    pub(super) fn spec_now(&self) -> AttentionSpec {
+        self.spec
+    }
+
+    pub(super) fn has_alibi(&self) -> bool {
+        self.alibi_slopes.is_some()
+    }
+
+    pub(super) fn padding(&self) -> Option<&Mask<Tensor<2, Bool>>> {
+        self.key_padding.as_ref()
     }
 
     /// The heads and rows whose weights were asked for.
@@ -263,7 +275,7 @@ impl AttentionOptions {
         let padding = self.key_padding.clone().map(|padding| {
             padding.map(|tensor| {
                 let [batch, key_len] = tensor.dims();
-                tensor.reshape([batch, 1, 1, key_len])
+                reshaped_mask(tensor, [batch, 1, 1, key_len])
             })
         });
         match (self.mask.clone(), padding) {
@@ -338,7 +350,7 @@ impl AttentionOptions {
 }
 
 /// The mask's elements with true = seen.
-fn seen(mask: Mask<Tensor<4, Bool>>) -> Tensor<4, Bool> {
+pub(super) fn seen<const D: usize>(mask: Mask<Tensor<D, Bool>>) -> Tensor<D, Bool> {
     match mask.into_parts() {
         (tensor, Polarity::Keep) => tensor,
         (tensor, Polarity::Hide) => tensor.bool_not(),

@@ -186,6 +186,7 @@ impl LinearState {
                 alibi_slopes: None,
                 sinks: None,
                 kv_lens: None,
+                block_mask: None,
             },
         )?;
         let ([_, _, query_len, _], [_, _, key_len, _]) = (query.dims(), key.dims());

@@ -1,8 +1,10 @@
 //! Tests of the layers, on the default backend of the build. Expected values are computed by Burn's own operations.
 
 mod adaptive;
+mod decoder;
 mod distances;
 mod encoder;
+mod generate;
 mod graph;
 mod graphormer;
 mod halting;
@@ -16,10 +18,13 @@ mod multi_head;
 mod multi_head_options;
 mod multi_modal;
 mod normalise;
+mod projected;
 mod prune;
 mod rotary;
 mod scored;
+mod seq2seq;
 mod space_time;
+mod transformer;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::activation::softmax;

@@ -23,8 +23,8 @@ fn attended(
     key: Tensor<3>,
     hidden: Option<Tensor<4, Bool>>,
 ) -> Tensor<3> {
-    let [query, key, value] =
-        [(&layer.query, query), (&layer.key, key.clone()), (&layer.value, key)].map(|(linear, x)| linear.forward(x));
+    let [query, key, value] = [(&layer.query, query), (&layer.key, key.clone()), (layer.value.as_ref().unwrap(), key)]
+        .map(|(linear, x)| linear.forward(x));
     let [query, key, value] = [query, key, value].map(|x| heads(x, layer.heads()));
     layer.output.forward(joined(plain(query, key, value, hidden)))
 }
