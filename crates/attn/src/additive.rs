@@ -1,5 +1,5 @@
-//! Additive scores on `Autodiff<B>`: one node of the graph, which keeps the inputs and computes the hidden layer anew in the backward
-//! pass, a run of queries at a time.
+//! Additive scores on `Autodiff<B>`: one node of the graph, which keeps the inputs and computes the hidden layer anew
+//! in the backward pass, a run of queries at a time.
 
 use attn_core::AttentionError;
 use attn_core::composite::{additive_gradients, additive_scores};

@@ -203,12 +203,12 @@ impl Attention {
         Ok(AttentionOutput { out, lse: lse.filter(|_| wants_lse), weights })
     }
 
-    /// The scores that the softmax would take, after softcap, ALiBi and bias, `−inf` where hidden: `[B, selected heads, selected
-    /// rows, Sk]` in f32 (f64 for f64). Sinks are no part of them, and the values are not looked at.
+    /// The scores that the softmax would take, after softcap, ALiBi and bias, `−inf` where hidden: `[B, selected heads,
+    /// selected rows, Sk]` in f32 (f64 for f64). Sinks are no part of them, and the values are not looked at.
     ///
-    /// No kernel makes them: it is their whole point to have none in memory. They come from the composite's formulas, in the memory
-    /// and time of the selection, and are differentiable by everything that went in. Where something may be hidden, one number is
-    /// read back for the query and one for the key, to see whether they are finite.
+    /// No kernel makes them: it is their whole point to have none in memory. They come from the composite's formulas,
+    /// in the memory and time of the selection, and are differentiable by everything that went in. Where something may
+    /// be hidden, one number is read back for the query and one for the key, to see whether they are finite.
     ///
     /// # Errors
     /// As [`forward`](Self::forward), and a demanded kernel is refused.

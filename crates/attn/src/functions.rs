@@ -39,8 +39,9 @@ pub fn apply_weights(weights: Tensor<4>, value: Tensor<4>) -> Result<Tensor<4>, 
     Ok(finished(outcome)?.0)
 }
 
-/// `Σ_a value_a · tanh(query_a + key_a)` of every pair: query `[B, H, Sq, A]`, key `[B, G, Sk, A]`, value `[H, A]`, of one type and
-/// device, which the caller has checked; gives `[B, H, Sq, Sk]`. See [`attn_core::composite::additive_scores`].
+/// `Σ_a value_a · tanh(query_a + key_a)` of every pair: query `[B, H, Sq, A]`, key `[B, G, Sk, A]`, value `[H, A]`, of
+/// one type and device, which the caller has checked; gives `[B, H, Sq, Sk]`. See
+/// [`attn_core::composite::additive_scores`].
 pub(crate) fn additive_scores(query: Tensor<4>, key: Tensor<4>, value: Tensor<2>) -> Result<Tensor<4>, AttentionError> {
     let [query, key] = [query, key].map(Tensor::into_dispatch);
     let outcome = <Dispatch as AttentionExtension>::attention_additive_scores(query, key, value.into_dispatch());

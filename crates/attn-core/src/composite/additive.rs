@@ -4,8 +4,8 @@
 //! s(i, j) = Σ_a v_a · tanh(q_ia + k_ja)          query and key after their projections (Bahdanau et al. 2014)
 //! ```
 //!
-//! The hidden layer of every pair, `Sq · Sk · A` numbers, is never whole in memory: queries are taken in runs, forward and backward, and
-//! the backward computes it anew.
+//! The hidden layer of every pair, `Sq · Sk · A` numbers, is never whole in memory: queries are taken in runs, forward
+//! and backward, and the backward computes it anew.
 
 use std::ops::Range;
 
@@ -31,8 +31,8 @@ struct Additive<B: Backend> {
     hidden: usize,
 }
 
-/// `s(i, j)` of query `[B, H, Sq, A]`, key `[B, G, Sk, A]` and value `[H, A]`, all of one element type: `[B, H, Sq, Sk]`. H is a multiple
-/// of G.
+/// `s(i, j)` of query `[B, H, Sq, A]`, key `[B, G, Sk, A]` and value `[H, A]`, all of one element type: `[B, H, Sq,
+/// Sk]`. H is a multiple of G.
 ///
 /// # Errors
 /// A shape error that names `query`, `key` or `value`.
@@ -155,7 +155,8 @@ impl<B: Backend> Additive<B> {
 
     /// Gradients by a run: of its queries `[B, H, r, A]`, of all keys `[B, G, 1, Sk, A]`, of v `[1, H, 1, A]`.
     ///
-    /// With t the hidden layer: `dv = Σ ds·t`, and by the sum inside the tanh `du = ds · v · (1 − t²)`, `dq = Σ_j du`, `dk = Σ_i du`.
+    /// With t the hidden layer: `dv = Σ ds·t`, and by the sum inside the tanh `du = ds · v · (1 − t²)`, `dq = Σ_j du`,
+    /// `dk = Σ_i du`.
     fn gradients(&self, grad: &FloatTensor<B>, rows: &Range<usize>) -> [FloatTensor<B>; 3] {
         let [batch, heads, _, hidden] = dims(&self.query);
         let group = heads / self.kv_heads * rows.len();

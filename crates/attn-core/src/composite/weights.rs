@@ -62,12 +62,12 @@ pub fn weights<B: Backend>(
     selected(&context, selection, |tile| tile_weights(&context, &lse, tile))
 }
 
-/// The scores `s(i, j)` that the softmax takes, after softcap, ALiBi and bias, for the selected heads and rows: `[B, heads, rows,
-/// Sk]` in the accumulation type, `−inf` where hidden. Sinks are no part of them.
+/// The scores `s(i, j)` that the softmax takes, after softcap, ALiBi and bias, for the selected heads and rows: `[B,
+/// heads, rows, Sk]` in the accumulation type, `−inf` where hidden. Sinks are no part of them.
 ///
-/// Differentiable where `B` is. Memory and time are those of the selection, whatever the lengths. Where something may be hidden,
-/// one number is read back for the query and one for the key, to see whether they are finite: what is hidden then takes no part in
-/// gradients either, even NaN.
+/// Differentiable where `B` is. Memory and time are those of the selection, whatever the lengths. Where something may
+/// be hidden, one number is read back for the query and one for the key, to see whether they are finite: what is hidden
+/// then takes no part in gradients either, even NaN.
 ///
 /// # Errors
 /// A value error that names `heads` or `rows` where the selection points past them.

@@ -17,14 +17,15 @@ use crate::attention::{check_devices, check_dtypes};
 ///
 /// Hidden keys and scores of `−inf` weigh exactly 0; a row that sees nothing has weights 0.
 ///
-/// The last two give weights of exactly 0 to keys that score far below the greatest, the more so the further they are on the way
-/// from softmax (entmax of α = 1) to sparsemax (α = 2). They are the argmax of `p·s + H(p)` over the simplex, with H the Tsallis
-/// entropy of α.
+/// The last two give weights of exactly 0 to keys that score far below the greatest, the more so the further they are
+/// on the way from softmax (entmax of α = 1) to sparsemax (α = 2). They are the argmax of `p·s + H(p)` over the
+/// simplex, with H the Tsallis entropy of α.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
 pub enum Normaliser {
     /// Softmax.
     Softmax,
-    /// Softmax with one more logit of 0 that takes weight and gives nothing ("softmax off by one", Miller 2023): a sink of 0.
+    /// Softmax with one more logit of 0 that takes weight and gives nothing ("softmax off by one", Miller 2023): a sink
+    /// of 0.
     QuietSoftmax,
     /// The Euclidean projection onto the simplex (Martins & Astudillo 2016).
     Sparsemax,
@@ -33,7 +34,8 @@ pub enum Normaliser {
 }
 
 impl Normaliser {
-    /// The weights of scores `[.., keys]`, along the last axis: in f64 for f64, else in f32, in which they are computed.
+    /// The weights of scores `[.., keys]`, along the last axis: in f64 for f64, else in f32, in which they are
+    /// computed.
     ///
     /// The mask broadcasts to the scores. Time and memory are linear in the number of scores. Nothing is read back.
     ///
@@ -88,15 +90,15 @@ impl Normaliser {
         weights / sum.mask_fill(nothing, 1.0)
     }
 
-    /// The threshold's support is found without gradients; the closed form on it is what differentiates: its Jacobian is that of the
-    /// projection wherever that has one.
+    /// The threshold's support is found without gradients; the closed form on it is what differentiates: its Jacobian
+    /// is that of the projection wherever that has one.
     fn projection<const D: usize>(self, scores: Tensor<D>) -> Tensor<D> {
         let hidden = hidden(&scores);
         let max = greatest(&scores);
         let z = scores - max;
         let z = if self == Self::Entmax15 { z.mul_scalar(0.5) } else { z };
-        // The greatest z is 0 and τ at least −1: what is at −2 is never in the support. A row that sees nothing is made even, so that
-        // all of it stays finite.
+        // The greatest z is 0 and τ at least −1: what is at −2 is never in the support. A row that sees nothing is made
+        // even, so that all of it stays finite.
         let nothing = hidden.clone().int().sum_dim(D - 1).equal_elem(z.dims()[D - 1] as i64);
         let z = z.mask_fill(hidden.clone(), -2.0).mask_fill(nothing, 0.0);
         let outside = z.clone().inner().lower_equal(self.threshold(z.clone().inner()));
@@ -109,9 +111,10 @@ impl Normaliser {
 
     /// τ of each row, by Newton's method on `f(τ) = Σ p − 1` from τ = −1, where f is not negative.
     ///
-    /// f is convex and falls, so that the steps come to the root from the left, and `f·|f′|` falls to a quarter with each: from n²
-    /// (2n² for entmax) to less than ε times the slope at the root, which is at least 1 (2), in `log₂ n + ½ log₂ 1/ε` steps. On a
-    /// piecewise linear f, sparsemax's, each step also drops a key or ends, so that n steps do (Michelot 1986).
+    /// f is convex and falls, so that the steps come to the root from the left, and `f·|f′|` falls to a quarter with
+    /// each: from n² (2n² for entmax) to less than ε times the slope at the root, which is at least 1 (2), in `log₂ n +
+    /// ½ log₂ 1/ε` steps. On a piecewise linear f, sparsemax's, each step also drops a key or ends, so that n steps do
+    /// (Michelot 1986).
     fn threshold<const D: usize>(self, z: Tensor<D>) -> Tensor<D> {
         let keys = z.dims()[D - 1];
         let half_bits = if z.dtype() == DType::F64 { 27 } else { 12 };

@@ -40,7 +40,8 @@ impl ScoredAttentionConfig {
 /// out_i   = Σ_j p(i, j) · v_j
 /// ```
 ///
-/// Axes: query `[B, H, Sq, D]`, key `[B, G, Sk, C]`, value `[B, G, Sk, E]`, out `[B, H, Sq, E]`; a key/value head serves H/G query heads.
+/// Axes: query `[B, H, Sq, D]`, key `[B, G, Sk, C]`, value `[B, G, Sk, E]`, out `[B, H, Sq, E]`; a key/value head
+/// serves H/G query heads.
 ///
 /// | normaliser | runs on | memory |
 /// | --- | --- | --- |
@@ -48,7 +49,8 @@ impl ScoredAttentionConfig {
 /// | quiet softmax | the same kernel, with a sink of 0 | the same |
 /// | sparsemax, 1.5-entmax | scores and weights in memory: which keys weigh anything depends on all scores of a row | `Sq·Sk` |
 ///
-/// Sinks of the options are one more logit of any normaliser. With quiet softmax a sink s and the 0 are one sink, `ln(1 + exp(s))`.
+/// Sinks of the options are one more logit of any normaliser. With quiet softmax a sink s and the 0 are one sink, `ln(1
+/// + exp(s))`.
 #[derive(Module, Debug)]
 pub struct ScoredAttention {
     /// The score and its parameters.
@@ -63,8 +65,8 @@ impl ScoredAttention {
     /// The LSE exists for softmax and quiet softmax alone; for the latter it includes the 0.
     ///
     /// # Errors
-    /// An [`AttentionError`] that names the input or option at fault, before any work starts: with sparsemax and entmax `lse` where it
-    /// was asked for, and a demanded kernel, since none makes those weights.
+    /// An [`AttentionError`] that names the input or option at fault, before any work starts: with sparsemax and entmax
+    /// `lse` where it was asked for, and a demanded kernel, since none makes those weights.
     pub fn forward(
         &self,
         query: Tensor<4>,
@@ -85,8 +87,8 @@ impl ScoredAttention {
         attention.forward()
     }
 
-    /// The scores that the normaliser takes, after softcap, ALiBi, bias and hiding: `[B, H, Sq, Sk]` in f32 (f64 for f64), `−inf` where
-    /// hidden. Sinks are no part of them.
+    /// The scores that the normaliser takes, after softcap, ALiBi, bias and hiding: `[B, H, Sq, Sk]` in f32 (f64 for
+    /// f64), `−inf` where hidden. Sinks are no part of them.
     ///
     /// # Errors
     /// As [`forward`](Self::forward); a demanded kernel is refused.

@@ -2,10 +2,11 @@
 
 use burn::tensor::{Bool, Distribution, Int, Tensor};
 
-/// The key of the greatest score of each row `[B, H, Sq, K]`, the first among equals: `[B, H, Sq, 1]`; −1 where all are `−inf`.
+/// The key of the greatest score of each row `[B, H, Sq, K]`, the first among equals: `[B, H, Sq, 1]`; −1 where all are
+/// `−inf`.
 ///
-/// A score of NaN is the greatest, so that it is not passed by in silence. Made of a maximum, comparisons and a minimum, for which
-/// every backend gives the same answer; argmax is free to choose among equals.
+/// A score of NaN is the greatest, so that it is not passed by in silence. Made of a maximum, comparisons and a
+/// minimum, for which every backend gives the same answer; argmax is free to choose among equals.
 pub(super) fn greatest(scores: Tensor<4>) -> Tensor<4, Int> {
     let shape @ [batch, heads, rows, keys] = scores.dims();
     if batch * heads * rows * keys == 0 {
@@ -18,11 +19,12 @@ pub(super) fn greatest(scores: Tensor<4>) -> Tensor<4, Int> {
     positions(shape, &nothing).mask_fill(beaten, keys as i64).min_dim(3).mask_fill(nothing, -1)
 }
 
-/// The `count` keys of the greatest scores of each row, the greatest first: `[B, H, Sq, count]`, −1 where no more are visible; and where
-/// they are, `[B, H, Sq, K]`. `count` is at most K, and nothing is empty.
+/// The `count` keys of the greatest scores of each row, the greatest first: `[B, H, Sq, count]`, −1 where no more are
+/// visible; and where they are, `[B, H, Sq, K]`. `count` is at most K, and nothing is empty.
 ///
-/// Few are taken one by one, in time `count·K` and with the first among equals; of more than [`ONE_BY_ONE`] all scores of a row are
-/// sorted, which backends without a sort of their own (the GPUs) do on the host, and equals come as the backend sorts them.
+/// Few are taken one by one, in time `count·K` and with the first among equals; of more than [`ONE_BY_ONE`] all scores
+/// of a row are sorted, which backends without a sort of their own (the GPUs) do on the host, and equals come as the
+/// backend sorts them.
 pub(super) fn greatest_of(scores: Tensor<4>, count: usize) -> (Tensor<4, Int>, Tensor<4, Bool>) {
     let shape = scores.dims();
     let mut left = comparable(scores);
@@ -43,7 +45,8 @@ pub(super) fn greatest_of(scores: Tensor<4>, count: usize) -> (Tensor<4, Int>, T
     (indices.clone(), marked(&indices, shape))
 }
 
-/// Keys that are taken one by one rather than sorted out: a pass over the scores each, of seven operations, against a sort.
+/// Keys that are taken one by one rather than sorted out: a pass over the scores each, of seven operations, against a
+/// sort.
 const ONE_BY_ONE: usize = 32;
 
 /// With NaN as the greatest.
@@ -71,8 +74,8 @@ fn marked(indices: &Tensor<4, Int>, shape: [usize; 4]) -> Tensor<4, Bool> {
     (1..count).fold(of(0), |marked, at| marked.bool_or(of(at)))
 }
 
-/// Standard Gumbel noise shaped as the scores and of their type: `−ln(−ln u)` with u uniform in (0, 1), so that the greatest of
-/// `s + noise` is key j with probability `softmax(s)_j` (Gumbel 1954).
+/// Standard Gumbel noise shaped as the scores and of their type: `−ln(−ln u)` with u uniform in (0, 1), so that the
+/// greatest of `s + noise` is key j with probability `softmax(s)_j` (Gumbel 1954).
 pub(super) fn gumbel_noise(scores: &Tensor<4>) -> Tensor<4> {
     // Both ends are kept out of reach of the logarithms; 1 − 2⁻²⁴ is the greatest f32 below 1.
     let uniform = scores.clone().inner().random_like(Distribution::Uniform(0.0, 1.0));
@@ -80,7 +83,8 @@ pub(super) fn gumbel_noise(scores: &Tensor<4>) -> Tensor<4> {
     uniform.log().neg().log().neg()
 }
 
-/// The values of the keys chosen: value `[B, G, Sk, E]`, indices `[B, H, Sq, n]` below Sk, result `[B, H, Sq, n, E]`; 0 for −1.
+/// The values of the keys chosen: value `[B, G, Sk, E]`, indices `[B, H, Sq, n]` below Sk, result `[B, H, Sq, n, E]`; 0
+/// for −1.
 ///
 /// What was not chosen is not read. Keys are not repeated for groups of heads.
 pub(super) fn taken(value: Tensor<4>, indices: &Tensor<4, Int>) -> Tensor<5> {

@@ -39,8 +39,8 @@ fn check_temperature(temperature: f64) -> Result<(), AttentionError> {
     }
 }
 
-/// Each query takes the value of one key, drawn from the softmax of its scores; gradients take the soft weights in its place (Jang et
-/// al. 2017; Maddison et al. 2017; straight-through: Bengio et al. 2013).
+/// Each query takes the value of one key, drawn from the softmax of its scores; gradients take the soft weights in its
+/// place (Jang et al. 2017; Maddison et al. 2017; straight-through: Bengio et al. 2013).
 ///
 /// ```text
 /// g(i, j) = −ln(−ln u),  u uniform in (0, 1)
@@ -49,15 +49,15 @@ fn check_temperature(temperature: f64) -> Result<(), AttentionError> {
 /// out_i   = v_{c_i}                                    d out_i = Σ_j dy(i, j)·v_j + Σ_j [j = c_i]·dv_j
 /// ```
 ///
-/// Axes: query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, out `[B, H, Sq, E]`. The gradient is biased; its variance
-/// grows as τ falls, its bias as τ rises. Anneal by setting [`temperature`](Self::temperature).
+/// Axes: query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, out `[B, H, Sq, E]`. The gradient is
+/// biased; its variance grows as τ falls, its bias as τ rises. Anneal by setting [`temperature`](Self::temperature).
 ///
-/// It draws in training alone: where one of the inputs is on an autodiff device, and the layer not frozen. Else `c_i` is the key of the
-/// greatest score (the first among equals), and nothing is drawn. Draws come from the device's generator; seed it by
-/// [`Device::seed`](burn::tensor::Device::seed).
+/// It draws in training alone: where one of the inputs is on an autodiff device, and the layer not frozen. Else `c_i`
+/// is the key of the greatest score (the first among equals), and nothing is drawn. Draws come from the device's
+/// generator; seed it by [`Device::seed`](burn::tensor::Device::seed).
 ///
-/// The choice depends on the scores of all keys: they are in memory, `Sq·Sk`, in training with noise and weights. A sink is one more
-/// logit; where it is drawn, and where a row sees nothing, the choice is −1 and the output 0.
+/// The choice depends on the scores of all keys: they are in memory, `Sq·Sk`, in training with noise and weights. A
+/// sink is one more logit; where it is drawn, and where a row sees nothing, the choice is −1 and the output 0.
 #[derive(Module, Debug)]
 pub struct GumbelAttention {
     /// τ; positive and finite.
@@ -75,7 +75,8 @@ pub struct GumbelAttentionOutput {
     pub indices: Tensor<4, Int>,
     /// `[B, H, Sq]`, the LSE of the scores, in f32 (f64 for f64); there if it was asked for.
     pub lse: Option<Tensor<3>>,
-    /// The softmax of the scores, without noise and temperature, `[B, selected heads, selected rows, Sk]`; there if it was asked for.
+    /// The softmax of the scores, without noise and temperature, `[B, selected heads, selected rows, Sk]`; there if it
+    /// was asked for.
     pub weights: Option<Tensor<4>>,
 }
 
@@ -83,7 +84,8 @@ impl GumbelAttention {
     /// Attends from `query` `[B, H, Sq, D]` over `key` `[B, G, Sk, D]` and `value` `[B, G, Sk, E]`.
     ///
     /// # Errors
-    /// An [`AttentionError`] that names the input or option at fault, before any work starts; a demanded kernel is refused.
+    /// An [`AttentionError`] that names the input or option at fault, before any work starts; a demanded kernel is
+    /// refused.
     pub fn forward(
         &self,
         query: Tensor<4>,

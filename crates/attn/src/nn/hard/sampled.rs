@@ -51,8 +51,8 @@ impl SampledAttentionConfig {
     }
 }
 
-/// Each query takes the mean value of n keys drawn from the softmax of its scores (Xu et al. 2015, "hard"), and the scores learn from a
-/// reward (REINFORCE: Williams 1992; for attention: Mnih et al. 2014).
+/// Each query takes the mean value of n keys drawn from the softmax of its scores (Xu et al. 2015, "hard"), and the
+/// scores learn from a reward (REINFORCE: Williams 1992; for attention: Mnih et al. 2014).
 ///
 /// ```text
 /// c_1 … c_n  drawn from softmax(s_i)                                     out_i = 1/n · Σ_t v_{c_t}
@@ -61,17 +61,18 @@ impl SampledAttentionConfig {
 /// r̄          ← decay · r̄ + (1 − decay) · 1/B · Σ_b r_b                                       (after the loss)
 /// ```
 ///
-/// Axes: query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, out `[B, H, Sq, E]`; r_b is the reward of batch entry b, which
-/// nothing differentiates. The expected gradient of the surrogate is that of `−E[r] − λ·H`; the baseline r̄, which begins at 0, changes
-/// its variance alone. `out` itself is differentiable by the values and not by the scores, so that the values learn by any loss of the
-/// output, which stands beside the surrogate in the sum.
+/// Axes: query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, out `[B, H, Sq, E]`; r_b is the reward of
+/// batch entry b, which nothing differentiates. The expected gradient of the surrogate is that of `−E[r] − λ·H`; the
+/// baseline r̄, which begins at 0, changes its variance alone. `out` itself is differentiable by the values and not by
+/// the scores, so that the values learn by any loss of the output, which stands beside the surrogate in the sum.
 ///
-/// It draws in training alone: where one of the inputs is on an autodiff device, and the layer not frozen. Else each query takes the key
-/// of its greatest score (the first among equals), once, and nothing is drawn. Draws come from the device's generator; seed it by
-/// [`Device::seed`](burn::tensor::Device::seed).
+/// It draws in training alone: where one of the inputs is on an autodiff device, and the layer not frozen. Else each
+/// query takes the key of its greatest score (the first among equals), once, and nothing is drawn. Draws come from the
+/// device's generator; seed it by [`Device::seed`](burn::tensor::Device::seed).
 ///
-/// Drawing needs the scores of all keys: they and the noise are in memory, `Sq·Sk`. Values are read for the chosen keys alone, time
-/// `Sq·n·E`. A sink is one more logit; where it is drawn, and where a row sees nothing, the choice is −1 and its value 0.
+/// Drawing needs the scores of all keys: they and the noise are in memory, `Sq·Sk`. Values are read for the chosen keys
+/// alone, time `Sq·n·E`. A sink is one more logit; where it is drawn, and where a row sees nothing, the choice is −1
+/// and its value 0.
 #[derive(Module, Debug)]
 pub struct SampledAttention {
     /// r̄ `[1]`: a running mean of the rewards, part of records and no optimiser's business.
@@ -90,8 +91,8 @@ pub struct SampledAttentionOutput {
     pub out: Tensor<4>,
     /// The keys that each query chose, `[B, H, Sq, n]` (n is 1 where nothing is drawn); −1 where none.
     pub indices: Tensor<4, Int>,
-    /// `ln p` of each choice, `[B, H, Sq, n]`, in f32 (f64 for f64), differentiable by the scores; 0 where there was nothing to choose
-    /// from, `−inf` for a hidden key that [`evaluate`](SampledAttention::evaluate) was given.
+    /// `ln p` of each choice, `[B, H, Sq, n]`, in f32 (f64 for f64), differentiable by the scores; 0 where there was
+    /// nothing to choose from, `−inf` for a hidden key that [`evaluate`](SampledAttention::evaluate) was given.
     pub log_probs: Tensor<4>,
     /// `−Σ p·ln p` of each row, `[B, H, Sq]`, likewise.
     pub entropy: Tensor<3>,
@@ -105,7 +106,8 @@ impl SampledAttention {
     /// Attends from `query` `[B, H, Sq, D]` over `key` `[B, G, Sk, D]` and `value` `[B, G, Sk, E]`.
     ///
     /// # Errors
-    /// An [`AttentionError`] that names the input or option at fault, before any work starts; a demanded kernel is refused.
+    /// An [`AttentionError`] that names the input or option at fault, before any work starts; a demanded kernel is
+    /// refused.
     pub fn forward(
         &self,
         query: Tensor<4>,
@@ -126,8 +128,8 @@ impl SampledAttention {
         Ok(outcome(&logits, columns, value, options))
     }
 
-    /// What [`forward`](Self::forward) would give had it chosen these keys: `indices` `[B, H, Sq, n]`, any n. What is no key counts as
-    /// −1: the sink where there is one, else nothing.
+    /// What [`forward`](Self::forward) would give had it chosen these keys: `indices` `[B, H, Sq, n]`, any n. What is
+    /// no key counts as −1: the sink where there is one, else nothing.
     ///
     /// # Errors
     /// As [`forward`](Self::forward), and names `indices` where their shape or device does not fit.
@@ -154,8 +156,8 @@ impl SampledAttention {
         Ok(outcome(&logits, indices.inner().mask_fill(outside.inner(), none), value, options))
     }
 
-    /// The loss `[1]` by whose gradient the scores learn from `reward` `[B]`, in the type of the log-probabilities; then moves the
-    /// baseline. Minimise it.
+    /// The loss `[1]` by whose gradient the scores learn from `reward` `[B]`, in the type of the log-probabilities;
+    /// then moves the baseline. Minimise it.
     ///
     /// # Errors
     /// Names `reward` where its shape or device does not fit the output.

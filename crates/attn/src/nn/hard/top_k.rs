@@ -35,12 +35,14 @@ impl TopKAttentionConfig {
 /// out_i  = Σ_{j ∈ T_i} softmax(s(i, T_i))_j · v_j
 /// ```
 ///
-/// Axes: query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, out `[B, H, Sq, E]`. With `k ≥ Sk` it is plain attention.
+/// Axes: query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, out `[B, H, Sq, E]`. With `k ≥ Sk` it is
+/// plain attention.
 ///
-/// The scores are made once, without gradients, to choose: `Sq·Sk` in memory while it does. The choice then goes to a fused kernel as a
-/// mask (`Sq·Sk` booleans, which stay for the backward pass), with the options' spec, bias, ALiBi and sinks. So gradients are those of
-/// softmax over the chosen keys, the choice held still: exact wherever the k-th and the next score differ. Few keys are taken one by
-/// one, time `k·Sq·Sk`; for more than 32 the scores are sorted, on a GPU by way of the host.
+/// The scores are made once, without gradients, to choose: `Sq·Sk` in memory while it does. The choice then goes to a
+/// fused kernel as a mask (`Sq·Sk` booleans, which stay for the backward pass), with the options' spec, bias, ALiBi and
+/// sinks. So gradients are those of softmax over the chosen keys, the choice held still: exact wherever the k-th and
+/// the next score differ. Few keys are taken one by one, time `k·Sq·Sk`; for more than 32 the scores are sorted, on a
+/// GPU by way of the host.
 ///
 /// A sink is not among the k: it takes its weight beside them.
 #[derive(Module, Debug)]

@@ -69,8 +69,8 @@ pub struct DotScore {
 
 /// `score(i, j) = q_i · W_h · k_j` for query head h (Luong et al. 2015, "general").
 ///
-/// `q·W` `[B, H, Sq, C]` is a query of which any kernel takes the dot product with the keys: linear memory, and keys are not repeated
-/// for groups of heads. Costs `B·H·Sq·D·C` multiply-adds beside the attention.
+/// `q·W` `[B, H, Sq, C]` is a query of which any kernel takes the dot product with the keys: linear memory, and keys
+/// are not repeated for groups of heads. Costs `B·H·Sq·D·C` multiply-adds beside the attention.
 #[derive(Module, Debug)]
 pub struct BilinearScore {
     /// `W [H, D, C]`.
@@ -86,9 +86,9 @@ impl BilinearScore {
 
 /// `score(i, j) = v_h · tanh(W_q,h·q_i + W_k,g·k_j + b_h)` for query head h of group g (Bahdanau et al. 2014).
 ///
-/// No dot product: the hidden layer of every pair is computed, `B·H·Sq·Sk·A` of it. It is never whole in memory: queries are taken in
-/// runs of 4 Mi numbers of it (or of one query), and the backward pass computes it anew. What stays is the scores, `[B, H, Sq, Sk]` in
-/// the inputs' type, which the kernel takes as a bias, and their gradient.
+/// No dot product: the hidden layer of every pair is computed, `B·H·Sq·Sk·A` of it. It is never whole in memory:
+/// queries are taken in runs of 4 Mi numbers of it (or of one query), and the backward pass computes it anew. What
+/// stays is the scores, `[B, H, Sq, Sk]` in the inputs' type, which the kernel takes as a bias, and their gradient.
 #[derive(Module, Debug)]
 pub struct AdditiveScore {
     /// `W_q [H, D, A]`.
@@ -122,11 +122,12 @@ impl AdditiveScore {
     }
 }
 
-/// `score(i, j) = t_h · q_i·k_j / (‖q_i‖ ‖k_j‖)` with `t_h = exp(min(log_scale_h, ln max_scale))` (Liu et al. 2022, Swin v2).
+/// `score(i, j) = t_h · q_i·k_j / (‖q_i‖ ‖k_j‖)` with `t_h = exp(min(log_scale_h, ln max_scale))` (Liu et al. 2022,
+/// Swin v2).
 ///
-/// Scores lie within ±max_scale whatever the inputs. The normalised query, times t, and the normalised key are what any kernel takes:
-/// linear memory. Norms are computed in the accumulation type, as `√(‖x‖² + 10⁻¹²)`, so that a vector of zeros scores 0 and has a
-/// gradient.
+/// Scores lie within ±max_scale whatever the inputs. The normalised query, times t, and the normalised key are what any
+/// kernel takes: linear memory. Norms are computed in the accumulation type, as `√(‖x‖² + 10⁻¹²)`, so that a vector of
+/// zeros scores 0 and has a gradient.
 #[derive(Module, Debug)]
 pub struct CosineScore {
     /// `ln t [H]` of each query head, before it is bounded.

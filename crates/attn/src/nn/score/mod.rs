@@ -29,7 +29,8 @@ pub enum ScoreKind {
         /// Features of the hidden layer, A.
         hidden: usize,
     },
-    /// `t · q·k / (‖q‖ ‖k‖)` with a learned scale t a query head, `t ≤ max_scale` (Liu et al. 2022, Swin v2: 10 and 100).
+    /// `t · q·k / (‖q‖ ‖k‖)` with a learned scale t a query head, `t ≤ max_scale` (Liu et al. 2022, Swin v2: 10 and
+    /// 100).
     Cosine {
         /// Where t begins; positive.
         initial_scale: f64,
@@ -61,9 +62,9 @@ impl ScoreConfig {
     /// Makes the score on a device.
     ///
     /// # Errors
-    /// A value error that names the first size without a meaning: one that is 0, `kv_heads` that do not divide `heads`, a `key_dim`
-    /// other than `query_dim` where the function has no matrix between them, `initial_scale` and `max_scale` not in `0 < initial_scale
-    /// ≤ max_scale < ∞`.
+    /// A value error that names the first size without a meaning: one that is 0, `kv_heads` that do not divide `heads`,
+    /// a `key_dim` other than `query_dim` where the function has no matrix between them, `initial_scale` and
+    /// `max_scale` not in `0 < initial_scale ≤ max_scale < ∞`.
     pub fn init(&self, device: &Device) -> Result<Score, AttentionError> {
         let heads = positive("heads", self.heads)?;
         let query_dim = positive("query_dim", self.query_dim)?;
@@ -117,13 +118,16 @@ fn check_scales(initial: f64, max: f64) -> Result<(), AttentionError> {
 
 /// A score function with its parameters, for any layer that attends.
 ///
-/// Axes: B batch, H query heads, G key/value heads, Sq/Sk query/key length, D query dimension, C key dimension, A hidden features.
+/// Axes: B batch, H query heads, G key/value heads, Sq/Sk query/key length, D query dimension, C key dimension, A
+/// hidden features.
 ///
-/// [`attention`](Self::attention) gives an [`Attention`] whose softmax takes these scores. Dot, bilinear and cosine scores are dot
-/// products of a changed query (and, for the cosine, a changed key), so that every kernel serves them in linear memory. Additive scores
-/// are none: they are made beforehand and enter as a bias; see [`AdditiveScore`] for what that costs.
+/// [`attention`](Self::attention) gives an [`Attention`] whose softmax takes these scores. Dot, bilinear and cosine
+/// scores are dot products of a changed query (and, for the cosine, a changed key), so that every kernel serves them in
+/// linear memory. Additive scores are none: they are made beforehand and enter as a bias; see [`AdditiveScore`] for
+/// what that costs.
 ///
-/// In each a `scale` of the options' spec is a factor of the score; softcap, ALiBi, bias, masks and sinks follow as ever.
+/// In each a `scale` of the options' spec is a factor of the score; softcap, ALiBi, bias, masks and sinks follow as
+/// ever.
 #[derive(Module, Debug)]
 pub struct Score {
     /// The function and its parameters.
@@ -135,8 +139,8 @@ pub struct Score {
 }
 
 impl Score {
-    /// An attention of `query` `[B, H, Sq, D]` over `key` `[B, G, Sk, C]` and `value` `[B, G, Sk, E]` by these scores: run it, plan it,
-    /// or ask for its scores.
+    /// An attention of `query` `[B, H, Sq, D]` over `key` `[B, G, Sk, C]` and `value` `[B, G, Sk, E]` by these scores:
+    /// run it, plan it, or ask for its scores.
     ///
     /// # Errors
     /// An [`AttentionError`] that names the input, parameter or option at fault, before any work starts.

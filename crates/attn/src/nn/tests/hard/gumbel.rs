@@ -76,7 +76,8 @@ fn in_training_it_draws_from_the_softmax_and_gives_one_value_exactly() {
     }
 }
 
-/// With a high temperature the soft weights are even, whatever the noise: `ds_j = (a_j − mean a) / (K·τ)` with `a_j = dOut·v_j`.
+/// With a high temperature the soft weights are even, whatever the noise: `ds_j = (a_j − mean a) / (K·τ)` with `a_j =
+/// dOut·v_j`.
 #[test]
 fn gradients_go_through_the_soft_weights_to_scores_and_straight_to_the_chosen_values() {
     let device = Device::default().autodiff();

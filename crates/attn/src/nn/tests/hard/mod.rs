@@ -49,7 +49,8 @@ fn narrow_types_come_back_as_they_came() {
     }
 }
 
-/// The rows of scaled dot products, `[batch · heads · queries][keys]`, in f64; keys that `shown(i, j)` denies are `−inf`.
+/// The rows of scaled dot products, `[batch · heads · queries][keys]`, in f64; keys that `shown(i, j)` denies are
+/// `−inf`.
 fn rows(query: Tensor<4>, key: Tensor<4>, shown: impl Fn(usize, usize) -> bool) -> Vec<Vec<f64>> {
     let ([batch, heads, query_len, dim], [_, kv_heads, key_len, _]) = (query.dims(), key.dims());
     let (q, k) = (elements(query), elements(key));

@@ -126,7 +126,8 @@ fn sinks_hidden_keys_and_rows_that_see_nothing() {
     assert!(grad.iter().all(|grad| grad.is_finite()) && grad[..half * 3].iter().all(|grad| *grad == 0.0));
 }
 
-/// Σ over all choices of `p(choice) · ∇surrogate(choice)` against `−∇(Σ p(choice)·r(choice)) − λ·∇ΣH`, differentiated as written.
+/// Σ over all choices of `p(choice) · ∇surrogate(choice)` against `−∇(Σ p(choice)·r(choice)) − λ·∇ΣH`, differentiated
+/// as written.
 #[test]
 fn the_surrogates_expected_gradient_is_that_of_the_expected_reward() {
     let device = Device::default().autodiff();

@@ -309,7 +309,8 @@ fn additive_scores_made_in_runs_of_queries_are_the_same() {
     }
 }
 
-/// bf16 keeps 8 bits: inputs, parameters, scores that enter as a bias, and outputs are rounded to it, and nothing in between.
+/// bf16 keeps 8 bits: inputs, parameters, scores that enter as a bias, and outputs are rounded to it, and nothing in
+/// between.
 #[test]
 fn narrow_types_come_back_as_they_came() {
     struct Narrow;
@@ -329,8 +330,9 @@ fn narrow_types_come_back_as_they_came() {
             let output =
                 attend(&whole.map(&mut Narrow), narrow, &AttentionOptions::new().with_weights(Selection::all()));
             assert_eq!((output.out.dtype(), output.weights.unwrap().dtype()), (DType::BF16, DType::F32));
-            // Scores lie within ±4 and are rounded by 2⁻⁹ at most four times (query, key, parameter, score): off by 1/32, so that
-            // weights are off by a factor of exp(2/32) and the output, of values below 1, by no more than 1/16 and its own rounding.
+            // Scores lie within ±4 and are rounded by 2⁻⁹ at most four times (query, key, parameter, score): off by
+            // 1/32, so that weights are off by a factor of exp(2/32) and the output, of values below 1, by no more than
+            // 1/16 and its own rounding.
             assert_close(output.out.cast(FloatDType::F32), wanted.out, 1.0 / 15.0);
         }
     }
