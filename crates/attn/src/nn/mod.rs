@@ -24,7 +24,7 @@
 //! | projections around one attention, self or cross | [`MultiHeadAttention`], [`MultiHeadAttentionConfig`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
-//! | a decoder block with or without a memory, and a stack of them | [`TransformerDecoderLayer`], [`TransformerDecoder`] |
+//! | a decoder block, with or without a memory, and a stack | [`TransformerDecoderLayer`], [`TransformerDecoder`] |
 //! | keys and values of earlier tokens, for one token at a time | [`DecoderCache`] |
 //! | encoder and decoder together | [`Transformer`] |
 //! | recurrent and convolutional encoders, a recurrent decoder with attention | [`seq2seq`] |

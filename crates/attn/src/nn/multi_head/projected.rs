@@ -41,8 +41,8 @@ impl MultiHeadAttention {
     /// Attends from `query` `[B, H, Sq, D]` to `key` `[B, G, Sk, D]` and `value` `[B, G, Sk, E]`, and projects out.
     ///
     /// With what [`project_query`](Self::project_query) and [`project_key_value`](Self::project_key_value) give this is
-    /// [`forward`](Self::forward). Keys and values may come from earlier calls, too: with the default alignment the last query
-    /// stands at the last key.
+    /// [`forward`](Self::forward). Keys and values may come from earlier calls, too: with the default alignment the
+    /// last query stands at the last key.
     ///
     /// # Errors
     /// Names the tensor or option at fault, before any work starts.
