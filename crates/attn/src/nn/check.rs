@@ -158,8 +158,8 @@ pub(super) fn rows(argument: &'static str, rows: &[usize], batch: usize) -> Resu
     }
 }
 
-/// `tensor` in another shape of as many elements. Burn's own reshape takes a 0 as "the axis as it is", and so cannot give every
-/// shape without elements.
+/// `tensor` in another shape of as many elements. Burn's own reshape takes a 0 as "the axis as it is", and so cannot
+/// give every shape without elements.
 pub(super) fn reshaped<const A: usize, const B: usize>(tensor: Tensor<A>, dims: [usize; B]) -> Tensor<B> {
     if dims.contains(&0) { Tensor::zeros(dims, (&tensor.device(), tensor.dtype())) } else { tensor.reshape(dims) }
 }

@@ -47,8 +47,8 @@ pub struct TransformerConfig {
     /// Probability of dropping a feature of a sublayer's output while training, before the residual sum.
     #[config(default = 0.1)]
     pub dropout: f64,
-    /// Probability of dropping an attention weight while training; see [`MultiHeadAttention`](super::MultiHeadAttention) for
-    /// what it costs.
+    /// Probability of dropping an attention weight while training; see
+    /// [`MultiHeadAttention`](super::MultiHeadAttention) for what it costs.
     #[config(default = 0.0)]
     pub attention_dropout: f64,
     /// Added to the variance under the root of a layer norm.
@@ -106,8 +106,8 @@ impl TransformerConfig {
 /// out    = decoder(target, memory)     [batch, target_len, d_model]
 /// ```
 ///
-/// Source and target are embedded already, positions included; what turns the output into logits stands outside, too. The
-/// decoder may be fed token by token: [`encode`](Self::encode) once, [`cache`](Self::cache) of its memory, then
+/// Source and target are embedded already, positions included; what turns the output into logits stands outside, too.
+/// The decoder may be fed token by token: [`encode`](Self::encode) once, [`cache`](Self::cache) of its memory, then
 /// [`TransformerDecoder::forward_cached`].
 #[derive(Module, Debug)]
 pub struct Transformer {
@@ -144,8 +144,8 @@ impl TransformerOptions {
         self
     }
 
-    /// Hides positions of the source that are padding, `[batch, source_len]`, from the encoder and, in its memory, from the
-    /// decoder.
+    /// Hides positions of the source that are padding, `[batch, source_len]`, from the encoder and, in its memory, from
+    /// the decoder.
     pub fn source_padding(mut self, mask: Mask<Tensor<2, Bool>>) -> Self {
         self.encoder = self.encoder.key_padding(mask.clone());
         self.decoder = self.decoder.memory_padding(mask);
@@ -209,8 +209,8 @@ impl Transformer {
         self.encoder.forward(source, options).map_err(|error| check::renamed(error, SOURCE))
     }
 
-    /// An empty cache of the decoder over `memory` `[batch, source_len, d_model]`, of which `padding` `[batch, source_len]` hides a
-    /// part.
+    /// An empty cache of the decoder over `memory` `[batch, source_len, d_model]`, of which `padding` `[batch,
+    /// source_len]` hides a part.
     ///
     /// # Errors
     /// As [`TransformerDecoder::cache_with_memory`].

@@ -6,12 +6,12 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use crate::nn::check;
 use crate::nn::options::seen;
 
-/// What a [`TransformerDecoder`](super::TransformerDecoder) has seen: of each layer the keys and values of the tokens so far,
-/// `[batch, kv_heads, len, head_dim]`, and those of the memory, projected once.
+/// What a [`TransformerDecoder`](super::TransformerDecoder) has seen: of each layer the keys and values of the tokens
+/// so far, `[batch, kv_heads, len, head_dim]`, and those of the memory, projected once.
 ///
-/// It is a value: a clone goes its own way, and a call that fails leaves it as it was. Keys and values stand in buffers that
-/// double when they are full, unless [`with_capacity`](Self::with_capacity) has made room; where nobody else holds a buffer
-/// (no clone, no autodiff graph), new tokens are written in place.
+/// It is a value: a clone goes its own way, and a call that fails leaves it as it was. Keys and values stand in buffers
+/// that double when they are full, unless [`with_capacity`](Self::with_capacity) has made room; where nobody else holds
+/// a buffer (no clone, no autodiff graph), the backend may write new tokens in place.
 #[derive(Debug, Clone)]
 pub struct DecoderCache {
     pub(super) layers: Vec<LayerCache>,
@@ -55,8 +55,8 @@ impl DecoderCache {
         self.batch
     }
 
-    /// Makes row `i` of the batch what row `rows[i]` was: beams that go on, repeated or dropped. Any number of rows may come out.
-    /// The memory is copied only where a row comes to read another one.
+    /// Makes row `i` of the batch what row `rows[i]` was: beams that go on, repeated or dropped. Any number of rows may
+    /// come out. The memory is copied only where a row comes to read another one.
     ///
     /// # Errors
     /// Names `rows` where one does not exist.
@@ -81,8 +81,8 @@ impl DecoderCache {
         Ok(())
     }
 
-    /// Forgets all but the first `len` tokens, as where a guess at several tokens is taken back. With no more than `len` in the
-    /// cache, nothing happens.
+    /// Forgets all but the first `len` tokens, as where a guess at several tokens is taken back. With no more than
+    /// `len` in the cache, nothing happens.
     pub fn truncate(&mut self, len: usize) {
         if len < self.len {
             self.len = len;

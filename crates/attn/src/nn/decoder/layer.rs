@@ -95,8 +95,8 @@ impl TransformerDecoderLayerConfig {
     }
 }
 
-/// One block of a transformer decoder (Vaswani et al. 2017): causal self-attention, attention to a memory, two linear layers,
-/// each with a residual sum.
+/// One block of a transformer decoder (Vaswani et al. 2017): causal self-attention, attention to a memory, two linear
+/// layers, each with a residual sum.
 ///
 /// ```text
 /// ff(x)      = W_outer · activation(W_inner · x + b_inner) + b_outer
@@ -146,8 +146,8 @@ pub struct DecoderLayerOutput {
 }
 
 impl TransformerDecoderLayer {
-    /// Carries `target` `[batch, target_len, d_model]` through the block, with `memory` `[batch, memory_len, d_memory]` where it
-    /// attends to one.
+    /// Carries `target` `[batch, target_len, d_model]` through the block, with `memory` `[batch, memory_len, d_memory]`
+    /// where it attends to one.
     ///
     /// # Errors
     /// An [`AttentionError`] that names `target`, `memory` or the option at fault, before any work starts.
@@ -174,8 +174,8 @@ impl TransformerDecoderLayer {
         )
     }
 
-    /// The block over new tokens alone: keys and values of the earlier ones, and of the memory, come from the cache, to which
-    /// those of the new ones are added. What it is given must have been checked.
+    /// The block over new tokens alone: keys and values of the earlier ones, and of the memory, come from the cache, to
+    /// which those of the new ones are added. What it is given must have been checked.
     pub(super) fn forward_cached(
         &self,
         target: Tensor<3>,

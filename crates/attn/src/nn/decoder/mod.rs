@@ -46,12 +46,12 @@ impl TransformerDecoderConfig {
 
 /// A stack of [`TransformerDecoderLayer`]s, and a last layer norm where the config asks for one.
 ///
-/// Shapes: `[batch, target_len, d_model]` in and out; the memory `[batch, memory_len, d_memory]` is the same for every block, and
-/// so are the options.
+/// Shapes: `[batch, target_len, d_model]` in and out; the memory `[batch, memory_len, d_memory]` is the same for every
+/// block, and so are the options.
 ///
-/// [`forward`](Self::forward) takes a whole target, as in training. [`forward_cached`](Self::forward_cached) takes the next tokens
-/// and a [`DecoderCache`] of those before: what it gives for them is what `forward` gives at their positions, and a token costs
-/// time in `len + memory_len` in place of its square.
+/// [`forward`](Self::forward) takes a whole target, as in training. [`forward_cached`](Self::forward_cached) takes the
+/// next tokens and a [`DecoderCache`] of those before: what it gives for them is what `forward` gives at their
+/// positions, and a token costs time in `len + memory_len` in place of its square.
 #[derive(Module, Debug)]
 pub struct TransformerDecoder {
     /// The blocks, first to last.
@@ -67,11 +67,13 @@ pub struct DecoderOutput {
     pub hidden: Tensor<3>,
     /// The LSE of each block's self-attention, `[batch, heads, target_len]`; empty unless asked for.
     pub lse: Vec<Tensor<3>>,
-    /// The weights of each block's self-attention, `[batch, selected heads, selected rows, keys]`; empty unless asked for.
+    /// The weights of each block's self-attention, `[batch, selected heads, selected rows, keys]`; empty unless asked
+    /// for.
     pub weights: Vec<Tensor<4>>,
     /// The LSE of each block's cross-attention; empty unless asked for.
     pub cross_lse: Vec<Tensor<3>>,
-    /// The weights of each block's cross-attention, `[batch, selected heads, selected rows, memory_len]`; empty unless asked for.
+    /// The weights of each block's cross-attention, `[batch, selected heads, selected rows, memory_len]`; empty unless
+    /// asked for.
     pub cross_weights: Vec<Tensor<4>>,
 }
 
@@ -153,12 +155,14 @@ impl TransformerDecoder {
         Ok(DecoderCache { layers, batch, len: 0, reserved: 0, padding: None, memory_padding, sources })
     }
 
-    /// Carries the next tokens, `target` `[batch, new, d_model]`, through all blocks and adds them to the cache. Masks, biases and
-    /// weights of the self-attention have `new` rows and a column for every token so far; its padding is that of the new tokens
-    /// alone, `[batch, new]`, and is kept. A memory's padding comes from the cache, unless the options hold one.
+    /// Carries the next tokens, `target` `[batch, new, d_model]`, through all blocks and adds them to the cache. Masks,
+    /// biases and weights of the self-attention have `new` rows and a column for every token so far; its padding is
+    /// that of the new tokens alone, `[batch, new]`, and is kept. A memory's padding comes from the cache, unless the
+    /// options hold one.
     ///
     /// # Errors
-    /// Names `target`, the option at fault, or `cache` where it was made for another decoder. The cache is then as it was.
+    /// Names `target`, the option at fault, or `cache` where it was made for another decoder. The cache is then as it
+    /// was.
     pub fn forward_cached(
         &self,
         target: Tensor<3>,

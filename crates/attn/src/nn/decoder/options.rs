@@ -9,8 +9,8 @@ use crate::nn::AttentionOptions;
 ///
 /// The default is a causal self-attention and a cross-attention that sees the whole memory.
 ///
-/// In self-attention token `i` of the target stands at position `i`, whatever the lengths: the alignments `BottomRight` and
-/// `TopLeft` are the same here, and `Offset(n)` adds `n`.
+/// In self-attention token `i` of the target stands at position `i`, whatever the lengths: the alignments `BottomRight`
+/// and `TopLeft` are the same here, and `Offset(n)` adds `n`.
 #[derive(Debug, Clone)]
 pub struct DecoderOptions {
     causal: bool,
@@ -30,7 +30,8 @@ impl DecoderOptions {
         Self::default()
     }
 
-    /// Sets whether a token sees none after itself; `false` for decoders that make all tokens at once (Carion et al. 2020).
+    /// Sets whether a token sees none after itself; `false` for decoders that make all tokens at once (Carion et al.
+    /// 2020).
     pub fn causal(mut self, causal: bool) -> Self {
         self.causal = causal;
         self

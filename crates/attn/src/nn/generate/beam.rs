@@ -6,7 +6,8 @@ use burn::config::Config;
 use super::{Hypothesis, StepModel, best};
 use crate::nn::check::positive;
 
-/// What a sequence's log-probability is divided by, so that short ones have no advantage. The length counts the end token.
+/// What a sequence's log-probability is divided by, so that short ones have no advantage. The length counts the end
+/// token.
 #[derive(Config, Debug, Copy, PartialEq)]
 pub enum LengthPenalty {
     /// 1.
@@ -51,10 +52,11 @@ impl LengthPenalty {
 /// until `beams` hypotheses have finished, or nothing lives, or `max_length`
 /// ```
 ///
-/// Finished hypotheses are ranked by their score, `log_prob / penalty(length)`; those that reach `max_length` without the end
-/// token are ranked among them. With one beam this is [`GreedySearch`](super::GreedySearch); with as many as there are sequences
-/// it finds the best of all. Each row is searched by itself: what one finds does not depend on the others, which only share steps.
-/// A step runs all live beams of all rows and reads back `beams + 1` candidates of each.
+/// Finished hypotheses are ranked by their score, `log_prob / penalty(length)`; those that reach `max_length` without
+/// the end token are ranked among them. With one beam this is [`GreedySearch`](super::GreedySearch); with as many as
+/// there are sequences it finds the best of all. Each row is searched by itself: what one finds does not depend on the
+/// others, which only share steps. A step runs all live beams of all rows and reads back `beams + 1` candidates of
+/// each.
 #[derive(Config, Debug)]
 pub struct BeamSearch {
     /// Ends a sequence.
@@ -69,8 +71,8 @@ pub struct BeamSearch {
     /// Hypotheses to give back for each row, at most `beams`.
     #[config(default = 1)]
     pub hypotheses: usize,
-    /// Whether a row is done once `beams` hypotheses have finished. Otherwise it goes on while a live beam could still beat the
-    /// worst of them: longer, and never worse in score.
+    /// Whether a row is done once `beams` hypotheses have finished. Otherwise it goes on while a live beam could still
+    /// beat the worst of them: longer, and never worse in score.
     #[config(default = true)]
     pub early_stopping: bool,
 }

@@ -16,7 +16,8 @@ pub struct GreedySearch {
 }
 
 impl GreedySearch {
-    /// A sequence for each row of the model; its score is its log-probability. Rows that have ended take no further part.
+    /// A sequence for each row of the model; its score is its log-probability. Rows that have ended take no further
+    /// part.
     ///
     /// # Errors
     /// Names `max_length`, `end_token` or `log_probs`, or is the model's.

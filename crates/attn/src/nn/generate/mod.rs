@@ -1,8 +1,9 @@
 //! Generating sequences, token by token: greedy and beam search over any model that makes steps.
 //!
-//! A model is a [`StepModel`]: a first token and a state for each row of a batch, a step from tokens to log-probabilities, and
-//! a reordering of rows. [`TransformerSteps`] makes one of a [`TransformerDecoder`](super::TransformerDecoder) and its cache,
-//! [`RecurrentSteps`] of an [`AttendingDecoder`](super::seq2seq::AttendingDecoder).
+//! A model is a [`StepModel`]: a first token and a state for each row of a batch, a step from tokens to
+//! log-probabilities, and a reordering of rows. [`TransformerSteps`] makes one of a
+//! [`TransformerDecoder`](super::TransformerDecoder) and its cache, [`RecurrentSteps`] of an
+//! [`AttendingDecoder`](super::seq2seq::AttendingDecoder).
 //!
 //! ```
 //! use attn::nn::generate::{BeamSearch, LengthPenalty, TransformerSteps};
@@ -55,7 +56,8 @@ pub trait StepModel {
     /// What the model cannot do.
     fn start(&self) -> Result<(Vec<usize>, Self::State), AttentionError>;
 
-    /// Takes a token a row and gives the log-probabilities of the next, `[rows, vocabulary]`: at most 0, −inf where impossible.
+    /// Takes a token a row and gives the log-probabilities of the next, `[rows, vocabulary]`: at most 0, −inf where
+    /// impossible.
     ///
     /// # Errors
     /// What the model cannot do.
@@ -81,8 +83,8 @@ pub struct Hypothesis {
     pub ended: bool,
 }
 
-/// The `count` most probable next tokens of each row with their log-probabilities, best first. This reads from the device, once a
-/// step.
+/// The `count` most probable next tokens of each row with their log-probabilities, best first. This reads from the
+/// device, once a step.
 fn best(
     log_probs: Tensor<2>,
     rows: usize,

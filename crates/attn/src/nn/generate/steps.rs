@@ -13,8 +13,8 @@ use crate::nn::{DecoderCache, DecoderOptions, TransformerDecoder};
 
 /// A [`TransformerDecoder`] with its cache, an embedding and a projection to logits.
 ///
-/// `embed` turns tokens `[rows, 1]` and their position into `[rows, 1, d_model]`; `project` turns `[rows, 1, d_model]` into logits
-/// `[rows, 1, vocabulary]`. The position is the number of tokens in the cache, padding included.
+/// `embed` turns tokens `[rows, 1]` and their position into `[rows, 1, d_model]`; `project` turns `[rows, 1, d_model]`
+/// into logits `[rows, 1, vocabulary]`. The position is the number of tokens in the cache, padding included.
 pub struct TransformerSteps<'a, E, P> {
     decoder: &'a TransformerDecoder,
     cache: DecoderCache,
@@ -38,8 +38,8 @@ where
     E: Fn(Tensor<2, Int>, usize) -> Tensor<3>,
     P: Fn(Tensor<3>) -> Tensor<3>,
 {
-    /// Generates after what is in the cache and the `first` token of each of its rows. A prompt goes into the cache beforehand, by
-    /// [`TransformerDecoder::forward_cached`], all but its last token, which is the first here.
+    /// Generates after what is in the cache and the `first` token of each of its rows. A prompt goes into the cache
+    /// beforehand, by [`TransformerDecoder::forward_cached`], all but its last token, which is the first here.
     ///
     /// # Errors
     /// Names `first` where there is not one for each row of the cache.

@@ -44,8 +44,8 @@ impl StateBridgeConfig {
     }
 }
 
-/// Makes a decoder's first states of an encoder's last ones (Bahdanau et al. 2015, where it is `tanh(W_s · h_1)` of the backward
-/// encoder alone).
+/// Makes a decoder's first states of an encoder's last ones (Bahdanau et al. 2015, where it is `tanh(W_s · h_1)` of the
+/// backward encoder alone).
 ///
 /// ```text
 /// [h_1; …; h_layers] = tanh(W · [encoder's h, all states] + b)

@@ -76,10 +76,10 @@ impl ConvolutionalEncoderConfig {
 /// key  = h_L·W_out + b_out            value = √½ · (key + e)         [batch, length, d_input]
 /// ```
 ///
-/// A decoder compares itself with the keys and sums the values. Padding is 0 before every convolution, and positions count what
-/// is there; so padding on either side changes nothing for the rest. √½ keeps the variance of a sum of two, as in the paper's
-/// code; weight normalisation, which trains the same functions, is left to the optimiser. All positions are made at once, in
-/// time `length · kernel_size · H²` a layer.
+/// A decoder compares itself with the keys and sums the values. Padding is 0 before every convolution, and positions
+/// count what is there; so padding on either side changes nothing for the rest. √½ keeps the variance of a sum of two,
+/// as in the paper's code; weight normalisation, which trains the same functions, is left to the optimiser. All
+/// positions are made at once, in time `length · kernel_size · H²` a layer.
 #[derive(Module, Debug)]
 pub struct ConvolutionalEncoder {
     /// P `[max_length, d_input]`.
@@ -95,8 +95,8 @@ pub struct ConvolutionalEncoder {
 }
 
 impl ConvolutionalEncoder {
-    /// Encodes `input` `[batch, length, d_input]`, of which `padding` `[batch, length]` hides a part, as a memory with that
-    /// padding.
+    /// Encodes `input` `[batch, length, d_input]`, of which `padding` `[batch, length]` hides a part, as a memory with
+    /// that padding.
     ///
     /// # Errors
     /// Names `input` (also where it is longer than the positions) or `padding`.

@@ -63,7 +63,8 @@ impl AttendingDecoderConfig {
     /// Makes the decoder on a device.
     ///
     /// # Errors
-    /// A value error that names the first size or probability without a meaning; `d_memory` where a dot product needs another.
+    /// A value error that names the first size or probability without a meaning; `d_memory` where a dot product needs
+    /// another.
     pub fn init(&self, device: &Device) -> Result<AttendingDecoder, AttentionError> {
         let (d_input, d_hidden) = (positive("d_input", self.d_input)?, positive("d_hidden", self.d_hidden)?);
         let d_memory = positive("d_memory", self.d_memory)?;
@@ -106,10 +107,10 @@ impl AttendingDecoderConfig {
 ///            out_t = tanh(W·[c_t; s_t])
 /// ```
 ///
-/// y_t is the embedded token that goes in at step t, the state that attends that of the last layer, and the first output fed
-/// back 0. Without input feeding Luong's cells read `y_t` alone, and one call of attention serves all steps. The readout over
-/// pairs is Bahdanau's maxout layer (Goodfellow et al. 2013), here of the new state. Embeddings and the projection to logits
-/// stand outside.
+/// y_t is the embedded token that goes in at step t, the state that attends that of the last layer, and the first
+/// output fed back 0. Without input feeding Luong's cells read `y_t` alone, and one call of attention serves all steps.
+/// The readout over pairs is Bahdanau's maxout layer (Goodfellow et al. 2013), here of the new state. Embeddings and
+/// the projection to logits stand outside.
 ///
 /// The additive score takes, at a step, memory in `length · d_score`; the others run on the kernels. Shapes: input
 /// `[batch, target_len, d_input]`, out `[batch, target_len, d_out]`, weights `[batch, target_len, memory_len]`.
@@ -131,8 +132,8 @@ pub struct AttendingDecoder {
     d_value: usize,
 }
 
-/// Where an [`AttendingDecoder`] stands: its memory, made ready, and its states. It is a value: a clone goes its own way, and a
-/// call that fails leaves it as it was.
+/// Where an [`AttendingDecoder`] stands: its memory, made ready, and its states. It is a value: a clone goes its own
+/// way, and a call that fails leaves it as it was.
 #[derive(Debug, Clone)]
 pub struct AttendingState {
     memory: Prepared,
@@ -159,7 +160,8 @@ impl AttendingState {
         &self.cells
     }
 
-    /// Makes row `i` of the batch what row `rows[i]` was; see [`DecoderCache::reorder`](crate::nn::DecoderCache::reorder).
+    /// Makes row `i` of the batch what row `rows[i]` was; see
+    /// [`DecoderCache::reorder`](crate::nn::DecoderCache::reorder).
     ///
     /// # Errors
     /// Names `rows` where one does not exist.
@@ -236,8 +238,8 @@ impl AttendingDecoder {
         self.advance(input, state)
     }
 
-    /// All steps over an embedded target, `input` `[batch, target_len, d_input]`: teacher forcing, where `input` is the target
-    /// one token late.
+    /// All steps over an embedded target, `input` `[batch, target_len, d_input]`: teacher forcing, where `input` is the
+    /// target one token late.
     ///
     /// # Errors
     /// As [`step`](Self::step).

@@ -90,9 +90,10 @@ pub struct RecurrentLayer {
 /// out_t = [h_t forward; h_t backward]
 /// ```
 ///
-/// A step of padding does not change the state, and its output is 0; so the last state is that of the last position that is
-/// there, and the backward one begins there. Shapes: `[batch, length, d_input]` in, `[batch, length, directions·H]` out. The
-/// input's products are made for all steps at once; the steps follow each other, `length` of them a layer.
+/// A step of padding does not change the state, and its output is 0; so the last state is that of the last position
+/// that is there, and the backward one begins there. Shapes: `[batch, length, d_input]` in, `[batch, length,
+/// directions·H]` out. The input's products are made for all steps at once; the steps follow each other, `length` of
+/// them a layer.
 #[derive(Module, Debug)]
 pub struct RecurrentEncoder {
     /// First to last.

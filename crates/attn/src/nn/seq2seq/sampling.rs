@@ -7,8 +7,8 @@ use burn::tensor::{Distribution, Int, Tensor};
 use super::decoder::{AttendingDecoder, AttendingState, stacked};
 use crate::nn::check;
 
-/// How often, while training, a decoder gets its own token in place of the true one (Bengio et al. 2015). Raise the probability
-/// as training goes on; at 0 it is teacher forcing.
+/// How often, while training, a decoder gets its own token in place of the true one (Bengio et al. 2015). Raise the
+/// probability as training goes on; at 0 it is teacher forcing.
 #[derive(Config, Debug, Copy, PartialEq)]
 pub struct ScheduledSampling {
     /// Probability of the own token, drawn for each row and step; in `[0, 1]`.
@@ -30,15 +30,16 @@ pub struct SampledOutput {
 }
 
 impl AttendingDecoder {
-    /// Runs a target of `tokens` `[batch, target_len]`, the true ones one step late, in some places replaced by the decoder's own.
+    /// Runs a target of `tokens` `[batch, target_len]`, the true ones one step late, in some places replaced by the
+    /// decoder's own.
     ///
     /// ```text
     /// fed_0 = tokens_0       fed_t = own(logits_{t−1}) with the probability, else tokens_t
     /// logits_t = project(step(embed(fed_t)))
     /// ```
     ///
-    /// `embed` turns tokens `[batch, steps]` into `[batch, steps, d_input]`, `project` outputs `[batch, steps, d_out]` into logits
-    /// `[batch, steps, vocabulary]`. The choice of a token has no gradient. Draws follow the device's seed.
+    /// `embed` turns tokens `[batch, steps]` into `[batch, steps, d_input]`, `project` outputs `[batch, steps, d_out]`
+    /// into logits `[batch, steps, vocabulary]`. The choice of a token has no gradient. Draws follow the device's seed.
     ///
     /// # Errors
     /// Names `probability`, or `input` or `logits` where what the functions give does not fit.

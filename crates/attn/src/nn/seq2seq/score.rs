@@ -27,9 +27,9 @@ pub enum AlignmentScore {
 
 /// One head of attention from states to a memory.
 ///
-/// Dot products, scaled or not, and the general score run on the kernels in memory linear in the lengths. The additive score has
-/// a function between the sum and the product, so its `[batch, queries, memory_len, d_score]` are made; its softmax and sum are
-/// the kernel's, to which the scores go as a bias.
+/// Dot products, scaled or not, and the general score run on the kernels in memory linear in the lengths. The additive
+/// score has a function between the sum and the product, so its `[batch, queries, memory_len, d_score]` are made; its
+/// softmax and sum are the kernel's, to which the scores go as a bias.
 #[derive(Module, Debug)]
 pub struct AlignmentAttention {
     /// W `[d_query, d_key]` of the general score; `W_q [d_query, d_score]`, b of the additive one.

@@ -239,6 +239,57 @@ impl StepModel for Fixed {
     }
 }
 
+/// Log-probabilities by the token before, of which the first is 9; counts its steps.
+struct Markov<F>(F, RefCell<usize>);
+
+impl<F: Fn(usize) -> [f32; 3]> StepModel for Markov<F> {
+    type State = ();
+
+    fn start(&self) -> Result<(Vec<usize>, ()), AttentionError> {
+        Ok((vec![9], ()))
+    }
+
+    fn step(&self, tokens: &[usize], (): ()) -> Result<(Tensor<2>, ()), AttentionError> {
+        *self.1.borrow_mut() += 1;
+        let made: Vec<f32> = tokens.iter().flat_map(|&token| (self.0)(token)).collect();
+        Ok((Tensor::from_data(TensorData::new(made, [tokens.len(), 3]), &Device::default()), ()))
+    }
+
+    fn reorder(&self, (): (), _rows: &[usize]) -> Result<(), AttentionError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_end_among_the_best_takes_no_beam_from_the_others() {
+    // After the first step 1 and 2 live beside the end; 2 is the third candidate, and it ends well.
+    let next = |token| match token {
+        9 => [-0.5, -1.5, -2.0],
+        2 => [-0.01, -6.0, -6.0],
+        _ => [-10.0, -0.7, -0.7],
+    };
+    let model = Markov(next, RefCell::new(0));
+    let found = BeamSearch::new(END, 5, 2).with_hypotheses(2).run(&model).unwrap().concat();
+    let tokens: Vec<_> = found.into_iter().map(|made| made.tokens).collect();
+    assert_eq!(tokens, [vec![END], vec![2, END]]);
+}
+
+#[test]
+fn without_early_stopping_a_longer_one_may_win_and_what_cannot_win_is_not_tried() {
+    let next = |token| if token == 9 { [-1.0, -1.1, -9.0] } else { [-0.01, -6.0, -6.0] };
+    let search = BeamSearch::new(END, 5, 1).with_penalty(LengthPenalty::Power { alpha: 1.0 });
+    let run = |search: BeamSearch| {
+        let model = Markov(next, RefCell::new(0));
+        let found = search.run(&model).unwrap().concat().remove(0);
+        (found.tokens, model.1.into_inner())
+    };
+    assert_eq!(run(search.clone()), (vec![END], 1));
+    let late = search.with_early_stopping(false);
+    assert_eq!(run(late.clone()).0, [1, END]);
+    // Unnormalised, a longer one only loses.
+    assert_eq!(run(late.with_penalty(LengthPenalty::None)), (vec![END], 1));
+}
+
 #[test]
 fn what_is_impossible_is_never_generated() {
     let none = f32::NEG_INFINITY;
