@@ -338,7 +338,8 @@ fn a_call_adds_its_own_bias_and_scale() {
     let options = AttentionOptions::new().bias(bias.clone()).spec(AttentionSpec::new().with_scale(0.9));
     let found = layer.self_attention(hidden.clone(), &options).unwrap().out;
     let table = layer.relative_bias.as_ref().unwrap().forward(5, 5, 0).unwrap();
-    let mut plain = layer.clone();
+    // Made alike, so with the same parameters, but without a scale of its own.
+    let mut plain = self::layer(&base().with_relative_bias(Some(T5)), &device);
     plain.relative_bias = None;
     let options = options.bias(bias + table);
     assert_close(found, plain.self_attention(hidden, &options).unwrap().out, 1e-6);
