@@ -20,65 +20,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::store::{
-    ApplyError, ApplyResult, FloatCastAdapter, IdentityAdapter, KeyRemapper, ModuleAdapter, ModuleSnapshot,
-    ModuleStore, PyTorchToBurnAdapter, SafetensorsStore,
-};
+use burn::store::{ApplyError, ApplyResult, KeyRemapper, ModuleSnapshot, ModuleStore, SafetensorsStore};
 use burn::tensor::{DType, Tensor};
-use regex::Regex;
 use thiserror::Error;
 
-/// How names and layouts in a file become those of a module.
-///
-/// Names are the paths of fields, joined by dots: `layers.0.attention.query.weight`. Rules are regular expressions and apply in
-/// order, each to what the one before made; `$1` in a replacement is the first group.
-#[derive(Debug, Clone)]
-pub struct Mapping {
-    rules: Vec<(Regex, String)>,
-    ignored: Vec<Regex>,
-    pytorch: bool,
-}
+mod mapping;
 
-impl Mapping {
-    /// For files that PyTorch models were saved to: weights of linear layers lie as `[d_out, d_in]` and are transposed; layer norms
-    /// may call their parameters `weight` and `bias`.
-    pub fn pytorch() -> Self {
-        Self { rules: Vec::new(), ignored: Vec::new(), pytorch: true }
-    }
-
-    /// For files that Burn wrote: everything lies as the module holds it.
-    pub fn burn() -> Self {
-        Self { pytorch: false, ..Self::pytorch() }
-    }
-
-    /// Replaces every match of `pattern` in a name.
-    ///
-    /// # Errors
-    /// [`LoadError::Pattern`] if it is not a regular expression.
-    pub fn rename(mut self, pattern: &str, replacement: &str) -> Result<Self, LoadError> {
-        self.rules.push((compile(pattern)?, replacement.to_string()));
-        Ok(self)
-    }
-
-    /// Passes over the tensors of the file whose own names match: they need no place in the module.
-    ///
-    /// # Errors
-    /// As [`rename`](Self::rename).
-    pub fn ignore(mut self, pattern: &str) -> Result<Self, LoadError> {
-        self.ignored.push(compile(pattern)?);
-        Ok(self)
-    }
-
-    fn adapter(&self, dtype: Option<DType>) -> Box<dyn ModuleAdapter> {
-        let cast = dtype.map(FloatCastAdapter::to);
-        match (self.pytorch, cast) {
-            (true, Some(cast)) => Box::new(PyTorchToBurnAdapter.chain(cast)),
-            (true, None) => Box::new(PyTorchToBurnAdapter),
-            (false, Some(cast)) => Box::new(cast),
-            (false, None) => Box::new(IdentityAdapter),
-        }
-    }
-}
+pub use mapping::Mapping;
 
 /// Why a file could not be loaded into a module.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -167,14 +115,25 @@ pub fn load_safetensors<M: Module>(mut module: M, path: impl AsRef<Path>, mappin
     let tensors = store
         .get_all_tensors()
         .map_err(|error| LoadError::File { path: path.to_path_buf(), reason: one_line(&error.to_string()) })?;
-    let chosen = tensors.values().filter(|tensor| !mapping.ignored.iter().any(|rule| rule.is_match(&tensor.name)));
-    let (renamed, names) = KeyRemapper::from_compiled_patterns(mapping.rules.clone()).remap(chosen.cloned().collect());
+    let mut mismatch = Mismatch::default();
+    let mut parts = Vec::new();
+    let mut whole = BTreeMap::<String, String>::new();
+    for tensor in tensors.values().filter(|tensor| !mapping.ignores(&tensor.name)) {
+        match mapping.parts(tensor) {
+            Ok(found) => {
+                whole.extend(found.iter().map(|part| (part.name.clone(), tensor.name.clone())));
+                parts.extend(found);
+            }
+            Err(reason) => mismatch.unfit.push((tensor.name.clone(), reason)),
+        }
+    }
+    let (renamed, names) = KeyRemapper::from_compiled_patterns(mapping.rules().to_vec()).remap(parts);
     let mut sources = BTreeMap::<String, Vec<String>>::new();
-    for (name, source) in names {
-        sources.entry(name).or_default().push(source);
+    for (name, part) in names {
+        sources.entry(name).or_default().push(whole.get(&part).cloned().unwrap_or(part));
     }
     let shared = sources.iter().filter(|(_, from)| from.len() > 1).map(|(name, from)| (name.clone(), from.clone()));
-    let mut mismatch = Mismatch { ambiguous: shared.collect(), ..Mismatch::default() };
+    mismatch.ambiguous.extend(shared);
     if mismatch.is_empty() {
         let dtype = float_dtype(&module);
         mismatch = judged(module.apply(renamed, None, Some(mapping.adapter(dtype)), false), &sources);
@@ -220,11 +179,6 @@ fn float_dtype<M: Module>(module: &M) -> Option<DType> {
     let mut first = First(None);
     module.visit(&mut first);
     first.0
-}
-
-fn compile(pattern: &str) -> Result<Regex, LoadError> {
-    Regex::new(pattern)
-        .map_err(|error| LoadError::Pattern { pattern: pattern.to_string(), reason: one_line(&error.to_string()) })
 }
 
 /// Line breaks and runs of blanks as one blank.
