@@ -107,28 +107,6 @@ impl TransformerEncoderLayerConfig {
             .with_initializer(self.initializer.clone())
     }
 
-    /// The attention of the block: `attention`, where it fits, or that of the fields.
-    fn checked_attention(&self) -> Result<MultiHeadAttentionConfig, AttentionError> {
-        check::probability("attention_dropout", self.attention_dropout)?;
-        let Some(given) = &self.attention else { return Ok(self.attention_config()) };
-        let (d_model, error) =
-            (self.d_model, |expected: String, found: String| Err(AttentionError::value("attention", expected, found)));
-        let widths = [Some(given.d_query), given.d_key, given.d_value, given.d_out];
-        if let Some(width) = widths.into_iter().flatten().find(|width| *width != d_model) {
-            return error(format!("inputs and output of d_model = {d_model}"), width.to_string());
-        }
-        if given.heads != self.heads {
-            return error(format!("{} heads, as the block", self.heads), given.heads.to_string());
-        }
-        if self.kv_heads.is_some_and(|kv_heads| kv_heads != given.kv_heads.unwrap_or(given.heads)) {
-            return error(format!("kv_heads {:?}, as the block", self.kv_heads), format!("{:?}", given.kv_heads));
-        }
-        if self.attention_dropout != 0.0 && self.attention_dropout != given.dropout {
-            return error(format!("dropout {}, as the block", self.attention_dropout), given.dropout.to_string());
-        }
-        Ok(given.clone())
-    }
-
     /// Makes the block on a device.
     ///
     /// # Errors
@@ -136,7 +114,9 @@ impl TransformerEncoderLayerConfig {
     pub fn init(&self, device: &Device) -> Result<TransformerEncoderLayer, AttentionError> {
         let (d_model, d_ff) = (positive("d_model", self.d_model)?, positive("d_ff", self.d_ff)?);
         let epsilon = check::epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
-        let attention = self.checked_attention()?.init(device)?;
+        check::probability("attention_dropout", self.attention_dropout)?;
+        let attention =
+            MultiHeadAttentionConfig::of_block(self.attention.as_ref(), self.attention_config())?.init(device)?;
         let norm = || LayerNormConfig::new(d_model).with_epsilon(epsilon).init(device);
         let linear = |d_input, d_output| {
             let config = LinearConfig::new(d_input, d_output).with_bias(self.bias);

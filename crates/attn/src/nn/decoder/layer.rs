@@ -55,26 +55,49 @@ pub struct TransformerDecoderLayerConfig {
     /// How the linear layers begin.
     #[config(default = "Initializer::KaimingUniform{gain:1.0/f64::sqrt(3.0), fan_out_only:false}")]
     pub initializer: Initializer,
+    /// The self-attention with all its options: positions, norms, sinks and others. Begin with
+    /// [`attention_config`](Self::attention_config), which `None` stands for. Its `heads`, its inputs and output must be the block's;
+    /// `kv_heads` and `attention_dropout` here must be as there, or left out. The cross-attention is that of the fields.
+    pub attention: Option<MultiHeadAttentionConfig>,
 }
 
 impl TransformerDecoderLayerConfig {
-    /// Makes the block on a device.
+    /// The self-attention that the fields describe, where `attention` is not given; to be changed and given there.
     ///
-    /// # Errors
-    /// A value error that names the first size or probability without a meaning.
-    pub fn init(&self, device: &Device) -> Result<TransformerDecoderLayer, AttentionError> {
-        let (d_model, d_ff) = (positive("d_model", self.d_model)?, positive("d_ff", self.d_ff)?);
-        let d_memory = positive("d_memory", self.d_memory.unwrap_or(d_model))?;
-        let epsilon = check::epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
-        let attention = MultiHeadAttentionConfig::new(d_model, self.heads)
+    /// ```
+    /// use attn::nn::{RotaryConfig, RotaryLayout, TransformerDecoderLayerConfig};
+    /// use burn::tensor::Device;
+    ///
+    /// # fn main() -> Result<(), attn::AttentionError> {
+    /// let config = TransformerDecoderLayerConfig::new(64, 4, 256).with_cross_attention(false);
+    /// let attention = config.attention_config().with_rotary(Some(RotaryConfig::new(16, RotaryLayout::Half)));
+    /// let layer = config.with_attention(Some(attention)).init(&Device::default())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn attention_config(&self) -> MultiHeadAttentionConfig {
+        MultiHeadAttentionConfig::new(self.d_model, self.heads)
             .with_kv_heads(self.kv_heads)
             .with_query_bias(self.bias)
             .with_key_bias(self.bias)
             .with_value_bias(self.bias)
             .with_output_bias(self.bias)
-            .with_dropout(check::probability("attention_dropout", self.attention_dropout)?)
-            .with_initializer(self.initializer.clone());
-        let cross = self.cross_attention.then(|| attention.clone().with_d_key(Some(d_memory)).init(device));
+            .with_dropout(self.attention_dropout)
+            .with_initializer(self.initializer.clone())
+    }
+
+    /// Makes the block on a device.
+    ///
+    /// # Errors
+    /// A value error that names the first size or probability without a meaning, or `attention` where it does not fit the block.
+    pub fn init(&self, device: &Device) -> Result<TransformerDecoderLayer, AttentionError> {
+        let (d_model, d_ff) = (positive("d_model", self.d_model)?, positive("d_ff", self.d_ff)?);
+        let d_memory = positive("d_memory", self.d_memory.unwrap_or(d_model))?;
+        let epsilon = check::epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
+        check::probability("attention_dropout", self.attention_dropout)?;
+        let attention = MultiHeadAttentionConfig::of_block(self.attention.as_ref(), self.attention_config())?;
+        let cross = self.attention_config().with_d_key(Some(d_memory));
+        let cross = self.cross_attention.then(|| cross.init(device));
         let norm = || LayerNormConfig::new(d_model).with_epsilon(epsilon).init(device);
         let linear = |d_input, d_output| {
             let config = LinearConfig::new(d_input, d_output).with_bias(self.bias);

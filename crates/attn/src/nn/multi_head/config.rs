@@ -99,6 +99,30 @@ struct Sizes {
 }
 
 impl MultiHeadAttentionConfig {
+    /// The self-attention of a transformer's block: the one given, where it fits what the block's own fields describe, else that.
+    ///
+    /// # Errors
+    /// A value error that names `attention`.
+    pub(in crate::nn) fn of_block(given: Option<&Self>, fields: Self) -> Result<Self, AttentionError> {
+        let Some(given) = given else { return Ok(fields) };
+        let error = |expected: String, found: String| Err(AttentionError::value("attention", expected, found));
+        let d_model = fields.d_query;
+        let widths = [Some(given.d_query), given.d_key, given.d_value, given.d_out];
+        if let Some(width) = widths.into_iter().flatten().find(|width| *width != d_model) {
+            return error(format!("inputs and output of d_model = {d_model}"), width.to_string());
+        }
+        if given.heads != fields.heads {
+            return error(format!("{} heads, as the block", fields.heads), given.heads.to_string());
+        }
+        if fields.kv_heads.is_some_and(|kv_heads| kv_heads != given.kv_heads.unwrap_or(given.heads)) {
+            return error(format!("kv_heads {:?}, as the block", fields.kv_heads), format!("{:?}", given.kv_heads));
+        }
+        if fields.dropout != 0.0 && fields.dropout != given.dropout {
+            return error(format!("dropout {}, as the block", fields.dropout), given.dropout.to_string());
+        }
+        Ok(given.clone())
+    }
+
     /// Makes the layer on a device.
     ///
     /// # Errors

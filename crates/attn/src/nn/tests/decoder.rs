@@ -1,7 +1,7 @@
 //! Tests of the transformer decoder and its cache.
 
 use attn_core::{Alignment, AttentionError, AttentionSpec, Mask};
-use burn::module::Module;
+use burn::module::{Initializer, Module};
 use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Bool, Device, Tensor};
 
@@ -11,8 +11,9 @@ use super::{
 };
 use crate::Selection;
 use crate::nn::{
-    Activation, AttentionOptions, DecoderOptions, MultiHeadAttention, NormPlacement, TransformerDecoder,
-    TransformerDecoderConfig, TransformerDecoderLayer, TransformerDecoderLayerConfig,
+    Activation, AlibiSlopes, AttentionOptions, DecoderOptions, DistanceRule, MultiHeadAttention, NormPlacement,
+    QkNormConfig, QkNormKind, RotaryConfig, RotaryLayout, RotaryScaling, TransformerDecoder, TransformerDecoderConfig,
+    TransformerDecoderLayer, TransformerDecoderLayerConfig,
 };
 
 fn config() -> TransformerDecoderLayerConfig {
@@ -154,6 +155,47 @@ fn the_cache_gives_token_by_token_and_in_chunks_what_the_whole_pass_gives() {
                 }
             }
         }
+    }
+}
+
+/// Whatever the self-attention knows of positions, and whatever else it has: the cache's tokens stand where the whole pass has them.
+#[test]
+fn the_cache_knows_every_option_of_the_attention() {
+    let device = Device::default();
+    let (x, memory) = (noise([2, 7, 8], 1, &device), noise([2, 5, 8], 2, &device));
+    let plain = config().attention_config();
+    let rotary = RotaryConfig::new(2, RotaryLayout::Half);
+    let dynamic = RotaryConfig::new(4, RotaryLayout::Half)
+        .with_scaling(Some(RotaryScaling::DynamicNtk { factor: 2.0, original_length: 4 }));
+    let attentions = [
+        plain.clone().with_rotary(Some(rotary.clone())),
+        plain.clone().with_alibi(Some(AlibiSlopes::Geometric)),
+        plain.clone().with_relative_bias(Some(DistanceRule::Clipped { max_distance: 3 })),
+        plain
+            .with_rotary(Some(rotary))
+            .with_qk_norm(Some(QkNormConfig::new(QkNormKind::Rms)))
+            .with_sinks(Some(Initializer::Ones)),
+    ];
+    for attention in attentions {
+        let decoder = decoder(config().with_attention(Some(attention)), &device);
+        let options = DecoderOptions::new();
+        let whole = decoder.forward(x.clone(), Some(memory.clone()), &options).unwrap().hidden;
+        for (chunks, capacity) in [(&[1; 7][..], 0), (&[3, 1, 3], 9)] {
+            let found = in_chunks(&decoder, &x, Some(memory.clone()), chunks, capacity, &options);
+            assert_close(found, whole.clone(), 1e-5);
+        }
+    }
+    // A scaling by the length that the sequence has reached turns all keys anew: one block then sees what the whole pass over what
+    // there is sees. (A second one would not: it keeps what the first made of shorter sequences.)
+    let attention = config().attention_config().with_head_dim(Some(4)).with_rotary(Some(dynamic));
+    let layer = config().with_attention(Some(attention));
+    let decoder = shaken(TransformerDecoderConfig::new(layer, 1).init(&device).unwrap());
+    let mut cache = decoder.cache_with_memory(memory.clone(), None).unwrap();
+    for at in 0..7 {
+        let new =
+            decoder.forward_cached(x.clone().narrow(1, at, 1), &mut cache, &DecoderOptions::new()).unwrap().hidden;
+        let so_far = decoder.forward(x.clone().narrow(1, 0, at + 1), Some(memory.clone()), &DecoderOptions::new());
+        assert_close(new, so_far.unwrap().hidden.narrow(1, at, 1), 1e-5);
     }
 }
 

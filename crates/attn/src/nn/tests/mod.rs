@@ -24,6 +24,8 @@ mod rotary;
 mod scored;
 mod seq2seq;
 mod space_time;
+#[cfg(feature = "safetensors")]
+mod torch;
 mod transformer;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};

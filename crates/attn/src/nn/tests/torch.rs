@@ -50,12 +50,12 @@ fn agrees(name: &str, compute: impl Fn(&Device) -> Tensor<3>) {
 fn multi_head_attention() {
     let config = MultiHeadAttentionConfig::new(12, 3);
     let widths = config.clone().with_d_key(Some(8)).with_d_value(Some(10));
-    let plain = config.clone().with_query_bias(false).with_key_bias(false).with_value_bias(false).with_output_bias(false);
+    let plain =
+        config.clone().with_query_bias(false).with_key_bias(false).with_value_bias(false).with_output_bias(false);
     for (name, config) in [("attention", config), ("attention-widths", widths), ("attention-no-bias", plain)] {
         let attend = |device: &Device| {
             let layer = loaded(name, config.init(device).unwrap(), Mapping::torch_attention()).unwrap();
-            let options =
-                AttentionOptions::new().key_padding(padding(name, device)).with_weights(Selection::all());
+            let options = AttentionOptions::new().key_padding(padding(name, device)).with_weights(Selection::all());
             let input = |key| tensor(name, key, device);
             layer.forward(input("in.query"), input("in.key"), input("in.value"), &options).unwrap()
         };
@@ -119,7 +119,8 @@ fn transformer_decoder() {
 #[test]
 fn what_cannot_be_cut_is_named() {
     let layer = MultiHeadAttentionConfig::new(12, 3).init(&Device::default()).unwrap();
-    let mapping = Mapping::pytorch().split(r"in_proj_(weight|bias)$", &["a.$1", "b.$1", "c.$1", "d.$1", "e.$1"]).unwrap();
+    let mapping =
+        Mapping::pytorch().split(r"in_proj_(weight|bias)$", &["a.$1", "b.$1", "c.$1", "d.$1", "e.$1"]).unwrap();
     let LoadError::Mismatch { mismatch, .. } = loaded("attention", layer, mapping).unwrap_err() else {
         panic!("36 rows are no five equal parts");
     };
