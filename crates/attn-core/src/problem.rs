@@ -38,6 +38,23 @@ pub struct ProblemInputs<'a> {
     pub block_mask: Option<&'a Arc<BlockMask>>,
 }
 
+impl ProblemInputs<'_> {
+    /// Plain attention's inputs: no mask, bias, slopes, sinks, lengths or block mask.
+    pub fn new(query: TensorInfo, key: TensorInfo, value: TensorInfo) -> Self {
+        Self {
+            query,
+            key,
+            value,
+            mask: None,
+            bias: None,
+            alibi_slopes: None,
+            sinks: None,
+            kv_lens: None,
+            block_mask: None,
+        }
+    }
+}
+
 /// An attention whose inputs fit each other. Made by [`Problem::new`] alone, so that a kernel may rely on all it says.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]

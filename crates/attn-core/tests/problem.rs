@@ -8,17 +8,7 @@ fn info(shape: &[usize]) -> TensorInfo {
 }
 
 fn inputs<'a>() -> ProblemInputs<'a> {
-    ProblemInputs {
-        query: info(&[2, 6, 5, 8]),
-        key: info(&[2, 3, 7, 8]),
-        value: info(&[2, 3, 7, 4]),
-        mask: None,
-        bias: None,
-        alibi_slopes: None,
-        sinks: None,
-        kv_lens: None,
-        block_mask: None,
-    }
+    ProblemInputs::new(info(&[2, 6, 5, 8]), info(&[2, 3, 7, 8]), info(&[2, 3, 7, 4]))
 }
 
 fn argument(spec: &AttentionSpec, inputs: &ProblemInputs<'_>) -> Option<&'static str> {

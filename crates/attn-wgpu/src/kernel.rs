@@ -190,17 +190,7 @@ mod tests {
 
     fn problem([batch, heads, query_len, key_len, dim]: [usize; 5]) -> Problem {
         let info = |length| TensorInfo { shape: vec![batch, heads, length, dim], dtype: DType::F16 };
-        let inputs = ProblemInputs {
-            query: info(query_len),
-            key: info(key_len),
-            value: info(key_len),
-            mask: None,
-            bias: None,
-            alibi_slopes: None,
-            sinks: None,
-            kv_lens: None,
-            block_mask: None,
-        };
+        let inputs = ProblemInputs::new(info(query_len), info(key_len), info(key_len));
         Problem::new(&AttentionSpec::default(), &inputs).expect("it is a problem")
     }
 

@@ -386,20 +386,7 @@ fn problem(
     let info = |tensor: &Tensor<4>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
     let mut spec = AttentionSpec::new().with_causal(config.causal);
     spec.scale = config.scale;
-    Problem::new(
-        &spec,
-        &ProblemInputs {
-            query: info(query),
-            key: info(key),
-            value: info(value),
-            mask: None,
-            bias: None,
-            alibi_slopes: None,
-            sinks: None,
-            kv_lens: None,
-            block_mask: None,
-        },
-    )
+    Problem::new(&spec, &ProblemInputs::new(info(query), info(key), info(value)))
 }
 
 /// The chunks in their order.

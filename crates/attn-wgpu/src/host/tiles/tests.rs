@@ -13,17 +13,11 @@ fn problem(heads: usize, kv_heads: usize, lengths: [usize; 2], dim: usize) -> Pr
 
 fn under(spec: AttentionSpec, dtype: DType, [heads, kv_heads]: [usize; 2], lengths: [usize; 2], dim: usize) -> Problem {
     let info = |shape: [usize; 4]| TensorInfo { shape: shape.to_vec(), dtype };
-    let inputs = ProblemInputs {
-        query: info([2, heads, lengths[0], dim]),
-        key: info([2, kv_heads, lengths[1], dim]),
-        value: info([2, kv_heads, lengths[1], dim]),
-        mask: None,
-        bias: None,
-        alibi_slopes: None,
-        sinks: None,
-        kv_lens: None,
-        block_mask: None,
-    };
+    let inputs = ProblemInputs::new(
+        info([2, heads, lengths[0], dim]),
+        info([2, kv_heads, lengths[1], dim]),
+        info([2, kv_heads, lengths[1], dim]),
+    );
     Problem::new(&spec, &inputs).unwrap()
 }
 

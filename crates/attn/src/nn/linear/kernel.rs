@@ -175,20 +175,7 @@ impl LinearState {
         let info = |tensor: &Tensor<4>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
         check_devices(&device, &arguments.map(|(argument, tensor)| (argument, Some(tensor.device()))))?;
         check_dtypes("query", self.dtype, &arguments.map(|(argument, tensor)| (argument, tensor.dtype())))?;
-        Problem::new(
-            &AttentionSpec::new(),
-            &ProblemInputs {
-                query: info(query),
-                key: info(key),
-                value: info(value),
-                mask: None,
-                bias: None,
-                alibi_slopes: None,
-                sinks: None,
-                kv_lens: None,
-                block_mask: None,
-            },
-        )?;
+        Problem::new(&AttentionSpec::new(), &ProblemInputs::new(info(query), info(key), info(value)))?;
         let ([_, _, query_len, _], [_, _, key_len, _]) = (query.dims(), key.dims());
         parts::check_shape("query", &query.dims(), &[batch, heads, query_len, head_dim])?;
         parts::check_shape("key", &key.dims(), &[batch, heads, key_len, head_dim])?;
