@@ -7,6 +7,7 @@ use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig, Linear, Linea
 use burn::tensor::{Device, Tensor, activation};
 
 use super::check::{self, positive};
+use super::functions;
 use super::multi_head::{MultiHeadAttention, MultiHeadAttentionConfig};
 use super::options::AttentionOptions;
 use super::position::{DistanceRule, RelativeBias, RelativeBiasConfig};
@@ -36,10 +37,10 @@ pub enum Activation {
 impl Activation {
     pub(super) fn apply<const D: usize>(self, input: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Gelu => activation::gelu(input),
+            Self::Gelu => functions::gelu(input),
             Self::GeluTanh => activation::gelu_approximate(input),
             Self::Relu => activation::relu(input),
-            Self::Silu => activation::silu(input),
+            Self::Silu => functions::silu(input),
         }
     }
 }

@@ -52,6 +52,7 @@ mod adaptive;
 mod check;
 mod decoder;
 mod encoder;
+mod functions;
 pub mod generate;
 mod graph;
 mod halting;

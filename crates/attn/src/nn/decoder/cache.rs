@@ -101,6 +101,10 @@ impl DecoderCache {
         let ones = |length| Tensor::<2, Bool>::full([self.batch, length], true, &device);
         let old = self.padding.clone().unwrap_or_else(|| ones(self.len));
         let new = new.unwrap_or_else(|| ones(count));
+        if self.batch == 0 {
+            // Burn's CubeCL backend joins nothing without elements.
+            return Some(ones(self.len + count));
+        }
         Some(match (self.len, count) {
             (0, _) => new,
             (_, 0) => old,

@@ -39,7 +39,7 @@ mod greedy;
 mod steps;
 
 use attn_core::AttentionError;
-use burn::tensor::{Tensor, Transaction};
+use burn::tensor::{FloatDType, Tensor, Transaction};
 
 pub use beam::{BeamSearch, LengthPenalty};
 pub use greedy::GreedySearch;
@@ -101,6 +101,7 @@ fn best(
     }
     let log_probs = log_probs.inner();
     let count = count.min(vocabulary);
+    let least = FloatDType::from(log_probs.dtype()).finfo().min;
     let (values, indices) = log_probs.clone().topk_with_indices(count, 1);
     let read = Transaction::default().register(values).register(indices).register(log_probs.is_nan().any());
     let failed = |reason: String| AttentionError::Execution { kernel: "log_probs".into(), reason };
@@ -110,6 +111,8 @@ fn best(
     if poisoned.iter::<bool>().any(|poisoned| poisoned) {
         return Err(AttentionError::value("log_probs", "numbers", f64::NAN));
     }
-    let pairs: Vec<(usize, f64)> = indices.iter::<i64>().map(|at| at as usize).zip(values.iter::<f64>()).collect();
+    // Where a backend sorts from its least number on, that stands for −inf.
+    let values = values.iter::<f64>().map(|value| if value <= least { f64::NEG_INFINITY } else { value });
+    let pairs: Vec<(usize, f64)> = indices.iter::<i64>().map(|at| at as usize).zip(values).collect();
     Ok(pairs.chunks(count).map(<[_]>::to_vec).collect())
 }

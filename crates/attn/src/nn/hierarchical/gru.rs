@@ -7,6 +7,7 @@ use burn::nn::Linear;
 use burn::tensor::{Bool, Device, Tensor};
 
 use crate::nn::check::{self, positive};
+use crate::nn::functions::sigmoid;
 use crate::nn::parts;
 
 /// Sizes of a [`BidirectionalGru`]; [`init`](Self::init) makes it.
@@ -136,9 +137,4 @@ fn run(
         states.reverse();
     }
     Tensor::stack(states, 1)
-}
-
-/// `1 / (1 + exp(−x))`. Burn's own goes through f32 on some backends, whatever the type.
-fn sigmoid(input: Tensor<2>) -> Tensor<2> {
-    input.mul_scalar(0.5).tanh().mul_scalar(0.5).add_scalar(0.5)
 }

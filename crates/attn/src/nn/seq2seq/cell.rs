@@ -4,12 +4,12 @@ use attn_core::AttentionError;
 use burn::config::Config;
 use burn::module::{Initializer, Module};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
 
 use crate::attention::{check_devices, check_dtypes};
 use crate::nn::check::{self, positive};
 use crate::nn::decoder::cache::picked;
+use crate::nn::functions::sigmoid;
 
 /// Which cell.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]

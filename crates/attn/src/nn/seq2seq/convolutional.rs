@@ -5,11 +5,11 @@ use burn::config::Config;
 use burn::module::{Initializer, Module, Param};
 use burn::nn::conv::{Conv1d, Conv1dConfig};
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig1d};
-use burn::tensor::activation::glu;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::memory::{Memory, cleaned};
 use crate::nn::check::{self, positive};
+use crate::nn::functions::glu;
 use crate::nn::options::seen;
 
 /// Sizes and choices of a [`ConvolutionalEncoder`]; [`init`](Self::init) makes it.
@@ -112,7 +112,7 @@ impl ConvolutionalEncoder {
         let mut hidden = self.linear_in.forward(embedded.clone());
         for convolution in &self.convolutions {
             let entered = cleaned(self.dropout.forward(hidden.clone()), hidden_where);
-            let gated = glu(convolution.forward(entered.swap_dims(1, 2)), 1).swap_dims(1, 2);
+            let gated = glu(convolution.forward(entered.swap_dims(1, 2)).swap_dims(1, 2));
             hidden = (hidden + gated).mul_scalar(half);
         }
         let key = self.linear_out.forward(hidden);

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{
     Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, heads, joined, noise,
-    restored, shaken,
+    reference_device, restored, shaken,
 };
 use crate::Attention;
 use crate::nn::{AdaptiveSpanAttention, AdaptiveSpanAttentionConfig};
@@ -58,7 +58,7 @@ fn by_hand(layer: &AdaptiveSpanAttention, hidden: Tensor<3>, causal: bool, kept:
 
 #[test]
 fn spans_multiply_the_weights_by_their_ramp() {
-    let device = Device::default();
+    let device = reference_device();
     for causal in [true, false] {
         let layer = layer(causal, &device);
         for length in [1, 2, 5, 30] {
@@ -71,7 +71,7 @@ fn spans_multiply_the_weights_by_their_ramp() {
 
 #[test]
 fn blocks_of_queries_join_without_a_seam() {
-    let device = Device::default();
+    let device = reference_device();
     for causal in [true, false] {
         let layer = layer(causal, &device);
         // One block of 256, one more query, and two whole blocks.
@@ -85,7 +85,7 @@ fn blocks_of_queries_join_without_a_seam() {
 
 #[test]
 fn a_span_of_everything_is_full_attention() {
-    let device = Device::default();
+    let device = reference_device();
     for causal in [true, false] {
         let layer = spanned(layer(causal, &device), [1.0, 1.0, 1.0]);
         // max_span is 20: no distance is greater.
@@ -99,7 +99,7 @@ fn a_span_of_everything_is_full_attention() {
 
 #[test]
 fn padding_has_no_influence_even_where_it_holds_nan() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let kept = |i: usize| i % 7 != 3;
     for causal in [true, false] {
         let layer = layer(causal, &device);
@@ -118,7 +118,7 @@ fn padding_has_no_influence_even_where_it_holds_nan() {
 
 #[test]
 fn gradients_are_central_differences_those_of_the_spans_too() {
-    let device = Device::default();
+    let device = reference_device();
     for causal in [true, false] {
         // No span at a kink: 0 and the ends of a ramp are.
         let layer = spanned(layer(causal, &device), [0.013, 0.33, 0.512]);
@@ -136,7 +136,7 @@ fn gradients_are_central_differences_those_of_the_spans_too() {
 
 #[test]
 fn the_penalty_is_the_mean_span_and_clamping_puts_spans_back() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let layer = spanned(layer(true, &device), [-0.5, 0.25, 1.5]);
     assert_close(layer.spans().inner(), Tensor::from_data([0.0, 5.0, 20.0], &device.clone().inner()), 1e-6);
     assert!((elements(layer.span_penalty())[0] - 25.0 / 3.0).abs() < 1e-5);
@@ -151,7 +151,7 @@ fn every_backend_gives_the_same_and_a_record_carries_every_parameter() {
     for causal in [true, false] {
         assert_agreement(1e-5, |device| layer(causal, device).forward(noise([2, 30, 6], 1, device), None).unwrap());
     }
-    let device = Device::default();
+    let device = reference_device();
     let first = layer(true, &device);
     let second = restored(&first, config(true).init(&device).unwrap());
     let [a, b] = [first, second].map(|layer| layer.forward(noise([1, 9, 6], 1, &device), None).unwrap());
@@ -160,7 +160,7 @@ fn every_backend_gives_the_same_and_a_record_carries_every_parameter() {
 
 #[test]
 fn wrong_input_and_wrong_configs_name_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(true, &device);
     for shape in [[0, 3, 6], [2, 0, 6]] {
         assert_eq!(layer.forward(Tensor::zeros(shape, &device), None).unwrap().dims(), shape);

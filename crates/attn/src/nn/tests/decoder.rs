@@ -6,8 +6,8 @@ use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Bool, Device, Tensor};
 
 use super::{
-    Input, assert_agreement, assert_close, assert_gradients, bools, gradients, heads, joined, noise, plain, restored,
-    shaken,
+    Input, assert_agreement, assert_close, assert_gradients, bools, gradients, heads, joined, noise, plain,
+    reference_device, restored, shaken,
 };
 use crate::Selection;
 use crate::nn::{
@@ -68,7 +68,7 @@ fn expected(
 
 #[test]
 fn every_form_of_the_block_follows_its_formula() {
-    let device = Device::default();
+    let device = reference_device();
     let (x, memory) = (noise([2, 5, 8], 1, &device), noise([2, 7, 6], 2, &device));
     for placement in [NormPlacement::Pre, NormPlacement::Post] {
         for (activation, function) in [(Activation::Gelu, gelu as fn(_) -> _), (Activation::Relu, relu)] {
@@ -85,7 +85,7 @@ fn every_form_of_the_block_follows_its_formula() {
 
 #[test]
 fn a_stack_is_its_layers_in_turn_and_shows_both_attentions() {
-    let device = Device::default();
+    let device = reference_device();
     let (x, memory) = (noise([2, 5, 8], 1, &device), noise([2, 7, 8], 2, &device));
     for (placement, ends_with_norm) in [(NormPlacement::Pre, true), (NormPlacement::Post, false)] {
         let decoder = decoder(config().with_norm(placement), &device);
@@ -133,7 +133,7 @@ fn in_chunks(
 
 #[test]
 fn the_cache_gives_token_by_token_and_in_chunks_what_the_whole_pass_gives() {
-    let device = Device::default();
+    let device = reference_device();
     let (x, memory) = (noise([2, 7, 8], 1, &device), noise([2, 5, 8], 2, &device));
     for placement in [NormPlacement::Pre, NormPlacement::Post] {
         for (crosses, memory) in [(true, Some(memory.clone())), (false, None)] {
@@ -161,7 +161,7 @@ fn the_cache_gives_token_by_token_and_in_chunks_what_the_whole_pass_gives() {
 /// Whatever the self-attention knows of positions, and whatever else it has: the cache's tokens stand where the whole pass has them.
 #[test]
 fn the_cache_knows_every_option_of_the_attention() {
-    let device = Device::default();
+    let device = reference_device();
     let (x, memory) = (noise([2, 7, 8], 1, &device), noise([2, 5, 8], 2, &device));
     let plain = config().attention_config();
     let rotary = RotaryConfig::new(2, RotaryLayout::Half);
@@ -201,7 +201,7 @@ fn the_cache_knows_every_option_of_the_attention() {
 
 #[test]
 fn padding_of_target_and_memory_is_kept_in_the_cache_even_where_it_holds_nan() {
-    let device = Device::default();
+    let device = reference_device();
     let decoder = decoder(config().with_norm(NormPlacement::Pre), &device);
     // The first entry's prompt begins with two tokens of padding; the second's memory ends with one.
     let target = noise([2, 6, 8], 1, &device);
@@ -239,7 +239,7 @@ fn elements_are_finite(tensor: Tensor<3>) -> bool {
 
 #[test]
 fn a_reordered_cache_goes_on_from_the_rows_it_was_told() {
-    let device = Device::default();
+    let device = reference_device();
     let decoder = decoder(config(), &device);
     let (x, memory) = (noise([2, 4, 8], 1, &device), noise([2, 3, 8], 2, &device));
     let padding = Mask::keep(bools([2, 3], |i| i != 2, &device));
@@ -277,7 +277,7 @@ fn a_reordered_cache_goes_on_from_the_rows_it_was_told() {
 
 #[test]
 fn a_cache_is_a_value_that_errors_leave_alone_and_that_forgets() {
-    let device = Device::default();
+    let device = reference_device();
     let decoder = decoder(config().with_cross_attention(false), &device);
     let x = noise([1, 5, 8], 1, &device);
     let options = DecoderOptions::new();
@@ -313,7 +313,7 @@ fn a_cache_is_a_value_that_errors_leave_alone_and_that_forgets() {
 
 #[test]
 fn gradients_are_central_differences_and_reach_everything() {
-    let device = Device::default();
+    let device = reference_device();
     for placement in [NormPlacement::Pre, NormPlacement::Post] {
         let small = TransformerDecoderLayerConfig::new(4, 2, 5).with_kv_heads(Some(1)).with_norm(placement);
         let layer = shaken(small.init(&device).unwrap());
@@ -333,7 +333,7 @@ fn gradients_are_central_differences_and_reach_everything() {
 
 #[test]
 fn gradients_through_the_cache_are_those_of_the_whole_pass() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let decoder = decoder(config(), &device);
     let (x, memory) = (noise([2, 5, 8], 1, &device), noise([2, 3, 8], 2, &device));
     let weight = noise([2, 5, 8], 3, &device);
@@ -353,7 +353,7 @@ fn every_backend_gives_the_same_and_a_record_carries_everything() {
         let x = noise([2, 5, 8], 1, device);
         in_chunks(&decoder, &x, Some(noise([2, 3, 8], 2, device)), &[2, 3], 8, &DecoderOptions::new())
     });
-    let device = Device::default();
+    let device = reference_device();
     let config = TransformerDecoderConfig::new(config(), 2).with_final_norm(Some(true));
     let first = shaken(config.init(&device).unwrap());
     let second = restored(&first, config.init(&device).unwrap());
@@ -366,7 +366,7 @@ fn every_backend_gives_the_same_and_a_record_carries_everything() {
 
 #[test]
 fn dropout_acts_in_training_alone_and_a_decoder_need_not_be_causal() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let layer = shaken(config().with_dropout(0.5).init(&device).unwrap());
     let (x, memory) = (noise([2, 5, 8], 1, &device), noise([2, 3, 8], 2, &device));
     let trained = layer.forward(x.clone(), Some(memory.clone()), &DecoderOptions::new()).unwrap().hidden.inner();
@@ -387,7 +387,7 @@ fn dropout_acts_in_training_alone_and_a_decoder_need_not_be_causal() {
 
 #[test]
 fn empty_batches_targets_and_memories_have_their_answers() {
-    let device = Device::default();
+    let device = reference_device();
     let decoder = decoder(config().with_norm(NormPlacement::Pre), &device);
     let options = DecoderOptions::new();
     for (batch, length, memory_len) in [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0, 0)] {
@@ -407,7 +407,7 @@ fn empty_batches_targets_and_memories_have_their_answers() {
 
 #[test]
 fn wrong_input_names_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let layers = decoder(config(), &device);
     let alone = decoder(config().with_cross_attention(false), &device);
     let zeros = |shape: [usize; 3]| Tensor::<3>::zeros(shape, &device);
@@ -448,7 +448,7 @@ fn wrong_input_names_the_argument() {
 
 #[test]
 fn a_config_without_a_meaning_names_the_size() {
-    let device = Device::default();
+    let device = reference_device();
     let cases = [
         ("d_model", TransformerDecoderLayerConfig::new(0, 1, 4)),
         ("heads", TransformerDecoderLayerConfig::new(8, 3, 4)),

@@ -3,7 +3,9 @@
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use super::{Input, assert_agreement, assert_close, assert_gradients, elements, noise, restored, shaken};
+use super::{
+    Input, assert_agreement, assert_close, assert_gradients, elements, noise, reference_device, restored, shaken,
+};
 use crate::nn::{
     AlibiSlopes, DistanceRule, LearnedPositionsConfig, MultiHeadAttentionConfig, Positions, RelativeBias,
     RelativeBiasConfig, SinusoidalPositionsConfig, alibi_slopes,
@@ -56,7 +58,7 @@ fn a_clipped_table_has_a_row_for_each_distance() {
 
 #[test]
 fn a_bias_is_the_tables_row_of_the_distance() {
-    let device = Device::default();
+    let device = reference_device();
     for rule in RULES {
         let bias = bias(rule, &device);
         let table = elements(bias.weight.val());
@@ -75,7 +77,7 @@ fn a_bias_is_the_tables_row_of_the_distance() {
 
 #[test]
 fn any_positions_give_the_bias_of_their_distances() {
-    let device = Device::default();
+    let device = reference_device();
     let bias = bias(RULES[2], &device);
     let runs = bias.forward(3, 4, 1).unwrap();
     let each = |rows: &[&[i64]]| Positions::Each(rows.iter().map(|row| row.to_vec()).collect());
@@ -93,7 +95,7 @@ fn any_positions_give_the_bias_of_their_distances() {
 #[test]
 fn gradients_of_the_table_are_central_differences() {
     for rule in RULES {
-        assert_gradients(bias(rule, &Device::default()), |bias| {
+        assert_gradients(bias(rule, &reference_device()), |bias| {
             let runs = bias.forward(3, 4, 1).unwrap();
             let pairs = bias.between(&Positions::Each(vec![vec![2, 0]]), &Positions::From(0), [1, 2, 4]).unwrap();
             (runs.clone() * runs).sum() + (pairs.clone() * pairs).sum()
@@ -103,7 +105,7 @@ fn gradients_of_the_table_are_central_differences() {
 
 #[test]
 fn every_backend_gives_the_same_and_records_carry_tables() {
-    let device = Device::default();
+    let device = reference_device();
     for rule in RULES {
         assert_agreement(1e-6, |device| bias(rule, device).forward(4, 5, 1).unwrap());
         let first = bias(rule, &device);
@@ -131,7 +133,7 @@ fn slopes_are_the_papers_for_any_number_of_heads() {
     // 12 heads: those of 8, then the 1st, 3rd, 5th and 7th of 16.
     assert_eq!(alibi_slopes(12), two(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 0.5, 1.5, 2.5, 3.5]));
     assert_eq!(alibi_slopes(3), two(&[4.0, 8.0, 2.0]));
-    let device = Device::default();
+    let device = reference_device();
     for (slopes, found) in [(vec![0.5], 1), (vec![0.5, f64::NAN], 2)] {
         let config = MultiHeadAttentionConfig::new(4, 2).with_alibi(Some(AlibiSlopes::Given { slopes }));
         assert_eq!(config.init(&device).map(|_| ()).unwrap_err().argument(), Some("alibi"), "{found} slopes");
@@ -140,7 +142,7 @@ fn slopes_are_the_papers_for_any_number_of_heads() {
 
 #[test]
 fn sinusoids_follow_their_formula_at_any_position() {
-    let device = Device::default();
+    let device = reference_device();
     for d_model in [1, 6, 7] {
         let hidden = noise([2, 3, d_model], 1, &device);
         let sinusoidal = SinusoidalPositionsConfig::new(d_model).with_base(100.0).init().unwrap();
@@ -164,7 +166,7 @@ fn sinusoids_follow_their_formula_at_any_position() {
 
 #[test]
 fn learned_positions_are_rows_of_their_table_and_learn() {
-    let device = Device::default();
+    let device = reference_device();
     let learned = shaken(LearnedPositionsConfig::new(9, 4).init(&device).unwrap());
     let hidden = noise([2, 3, 4], 1, &device);
     let table = |row| learned.weight.val().narrow(0, row, 3).reshape([1, 3, 4]);
@@ -179,7 +181,7 @@ fn learned_positions_are_rows_of_their_table_and_learn() {
 
 #[test]
 fn wrong_configs_and_inputs_name_the_argument_and_nothing_gives_nothing() {
-    let device = Device::default();
+    let device = reference_device();
     let t5 = |buckets, max_distance, bidirectional| DistanceRule::T5 { buckets, max_distance, bidirectional };
     let cases = [
         ("heads", RelativeBiasConfig::new(0, DistanceRule::t5(true))),

@@ -3,9 +3,11 @@
 use attn_core::Mask;
 use burn::module::Module;
 use burn::tensor::activation::{gelu, gelu_approximate, relu, silu};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 
-use super::{assert_close, assert_gradients, bools, gradients, heads, joined, noise, plain, restored, shaken};
+use super::{
+    assert_close, assert_gradients, bools, gradients, heads, joined, noise, plain, reference_device, restored, shaken,
+};
 use crate::Selection;
 use crate::nn::{
     Activation, AttentionOptions, DistanceRule, MultiHeadAttentionConfig, NormPlacement, QkNormConfig, QkNormKind,
@@ -41,7 +43,7 @@ fn expected(
 
 #[test]
 fn pre_and_post_norm_with_each_activation_follow_their_formulas() {
-    let device = Device::default();
+    let device = reference_device();
     let x = noise([2, 5, 8], 1, &device);
     type Function = fn(Tensor<3>) -> Tensor<3>;
     let activations = [
@@ -62,7 +64,7 @@ fn pre_and_post_norm_with_each_activation_follow_their_formulas() {
 
 #[test]
 fn the_epsilon_is_the_one_asked_for() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = shaken(config().with_layer_norm_epsilon(0.5).init(&device).unwrap());
     let same = shaken(config().with_layer_norm_epsilon(1e-12).init(&device).unwrap());
     let x = noise([1, 3, 8], 1, &device);
@@ -72,7 +74,7 @@ fn the_epsilon_is_the_one_asked_for() {
 
 #[test]
 fn padding_changes_nothing_for_the_tokens_that_are_there() {
-    let device = Device::default();
+    let device = reference_device();
     let encoder = shaken(TransformerEncoderConfig::new(config(), 3).init(&device).unwrap());
     let short = noise([1, 4, 8], 1, &device);
     let padded = Tensor::cat(vec![short.clone(), noise([1, 3, 8], 9, &device)], 1);
@@ -83,7 +85,7 @@ fn padding_changes_nothing_for_the_tokens_that_are_there() {
 
 #[test]
 fn a_stack_is_its_layers_in_turn_and_shows_each_ones_weights() {
-    let device = Device::default();
+    let device = reference_device();
     let x = noise([2, 5, 8], 1, &device);
     for (placement, ends_with_norm) in [(NormPlacement::Pre, true), (NormPlacement::Post, false)] {
         let config = TransformerEncoderConfig::new(config().with_norm(placement), 3);
@@ -110,7 +112,7 @@ fn a_stack_is_its_layers_in_turn_and_shows_each_ones_weights() {
 
 #[test]
 fn gradients_reach_every_parameter() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     for placement in [NormPlacement::Pre, NormPlacement::Post] {
         let config = TransformerEncoderConfig::new(config().with_norm(placement).with_dropout(0.1), 2);
         let encoder = shaken(config.with_final_norm(Some(true)).init(&device).unwrap());
@@ -127,7 +129,7 @@ fn gradients_reach_every_parameter() {
 
 #[test]
 fn dropout_acts_in_training_alone() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let layer = shaken(config().with_dropout(0.5).init(&device).unwrap());
     let x = noise([2, 5, 8], 1, &device);
     let trained = layer.forward(x.clone(), &AttentionOptions::new()).unwrap().hidden.inner();
@@ -138,7 +140,7 @@ fn dropout_acts_in_training_alone() {
 
 #[test]
 fn a_record_carries_every_parameter() {
-    let device = Device::default();
+    let device = reference_device();
     let config = TransformerEncoderConfig::new(config(), 2).with_final_norm(Some(true));
     let first = shaken(config.init(&device).unwrap());
     let second = config.init(&device).unwrap().try_load_record(first.clone().into_record()).unwrap();
@@ -149,7 +151,7 @@ fn a_record_carries_every_parameter() {
 
 #[test]
 fn wrong_input_and_wrong_configs_name_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = config().init(&device).unwrap();
     let error = layer.forward(Tensor::zeros([1, 2, 7], &device), &AttentionOptions::new()).map(|_| ()).unwrap_err();
     assert_eq!(error.argument(), Some("hidden"));
@@ -175,7 +177,7 @@ fn wrong_input_and_wrong_configs_name_the_argument() {
 
 #[test]
 fn a_block_takes_every_option_of_its_attention() {
-    let device = Device::default();
+    let device = reference_device();
     let attention = config()
         .attention_config()
         .with_kv_heads(Some(1))
@@ -215,7 +217,7 @@ fn a_block_takes_every_option_of_its_attention() {
 
 #[test]
 fn blocks_that_share_parameters_are_one_block_applied_again_and_gradients_add_up() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let x = noise([2, 5, 8], 1, &device);
     let weight = noise([2, 5, 8], 2, &device);
     let options = AttentionOptions::new().with_lse();
@@ -253,7 +255,7 @@ fn blocks_that_share_parameters_are_one_block_applied_again_and_gradients_add_up
 
 #[test]
 fn one_relative_bias_serves_all_blocks() {
-    let device = Device::default();
+    let device = reference_device();
     let rule = DistanceRule::T5 { buckets: 8, max_distance: 6, bidirectional: true };
     let stack = TransformerEncoderConfig::new(config(), 2).with_relative_bias(Some(rule));
     let encoder = shaken(stack.init(&device).unwrap());

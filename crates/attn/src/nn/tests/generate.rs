@@ -6,7 +6,7 @@ use attn_core::{AttentionError, Mask};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::{assert_agreement, assert_close, bools, elements, noise, shaken};
+use super::{assert_agreement, assert_close, bools, elements, noise, reference_device, shaken};
 use crate::nn::generate::{
     BeamSearch, GreedySearch, Hypothesis, LengthPenalty, RecurrentSteps, StepModel, TransformerSteps,
 };
@@ -26,7 +26,7 @@ struct Tiny {
 
 impl Tiny {
     fn new(rows: &[usize], vocabulary: usize) -> Self {
-        Self { rows: rows.to_vec(), vocabulary, device: Device::default(), seen: RefCell::default() }
+        Self { rows: rows.to_vec(), vocabulary, device: reference_device(), seen: RefCell::default() }
     }
 
     fn log_probs(&self, row: usize, history: &[usize]) -> Vec<f64> {
@@ -231,7 +231,7 @@ impl StepModel for Fixed {
 
     fn step(&self, tokens: &[usize], (): ()) -> Result<(Tensor<2>, ()), AttentionError> {
         let (rows, vocabulary) = (self.0.repeat(tokens.len()), self.0.len());
-        Ok((Tensor::from_data(TensorData::new(rows, [tokens.len(), vocabulary]), &Device::default()), ()))
+        Ok((Tensor::from_data(TensorData::new(rows, [tokens.len(), vocabulary]), &reference_device()), ()))
     }
 
     fn reorder(&self, (): (), _rows: &[usize]) -> Result<(), AttentionError> {
@@ -252,7 +252,7 @@ impl<F: Fn(usize) -> [f32; 3]> StepModel for Markov<F> {
     fn step(&self, tokens: &[usize], (): ()) -> Result<(Tensor<2>, ()), AttentionError> {
         *self.1.borrow_mut() += 1;
         let made: Vec<f32> = tokens.iter().flat_map(|&token| (self.0)(token)).collect();
-        Ok((Tensor::from_data(TensorData::new(made, [tokens.len(), 3]), &Device::default()), ()))
+        Ok((Tensor::from_data(TensorData::new(made, [tokens.len(), 3]), &reference_device()), ()))
     }
 
     fn reorder(&self, (): (), _rows: &[usize]) -> Result<(), AttentionError> {
@@ -404,7 +404,7 @@ fn scored(device: &Device, row: usize, tokens: &[usize], of_transformer: bool) -
 
 #[test]
 fn searching_with_caches_scores_what_the_whole_pass_scores() {
-    let device = Device::default();
+    let device = reference_device();
     let search = BeamSearch::new(END, 6, 4).with_hypotheses(4);
     for of_transformer in [true, false] {
         let found = if of_transformer { by_transformer(&device, &search) } else { by_recurrence(&device, &search) };
@@ -424,7 +424,7 @@ fn searching_with_caches_scores_what_the_whole_pass_scores() {
 
 #[test]
 fn a_prompt_stands_in_the_cache_and_generation_goes_on_from_it() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = TransformerDecoderLayerConfig::new(8, 2, 12).with_cross_attention(false);
     let decoder: TransformerDecoder = shaken(TransformerDecoderConfig::new(layer, 1).init(&device).unwrap());
     let words = Vocabulary::new(8, 8, &device);
@@ -456,7 +456,7 @@ fn a_prompt_stands_in_the_cache_and_generation_goes_on_from_it() {
 fn every_backend_generates_the_same_and_on_an_autodiff_device_too() {
     let search = BeamSearch::new(END, 5, 3).with_hypotheses(3).with_penalty(LengthPenalty::Wu { alpha: 0.6 });
     for by in [by_transformer, by_recurrence] {
-        let first = by(&Device::default(), &search);
+        let first = by(&reference_device(), &search);
         let tokens = |made: &[Vec<Hypothesis>]| -> Vec<Vec<usize>> {
             made.iter().flatten().map(|made| made.tokens.clone()).collect()
         };
@@ -466,13 +466,13 @@ fn every_backend_generates_the_same_and_on_an_autodiff_device_too() {
             let scores: Vec<f32> = found.iter().flatten().map(|made| made.score as f32).collect();
             Tensor::<1>::from_data(scores.as_slice(), device)
         });
-        assert_eq!(tokens(&by(&Device::default().autodiff(), &search)), tokens(&first));
+        assert_eq!(tokens(&by(&reference_device().autodiff(), &search)), tokens(&first));
     }
 }
 
 #[test]
 fn adapters_name_what_does_not_fit() {
-    let device = Device::default();
+    let device = reference_device();
     let (decoder, words) = (transformer(&device), Vocabulary::new(8, 8, &device));
     let cache = || decoder.cache_with_memory(noise([2, 4, 8], 1, &device), None).unwrap();
     let embed = |tokens, position| words.embed(tokens, position);

@@ -5,7 +5,8 @@ use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor};
 
 use super::{
-    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, restored, shaken,
+    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, reference_device,
+    restored, shaken,
 };
 use crate::Selection;
 use crate::nn::{Graph, GraphAttention, GraphAttentionConfig};
@@ -118,7 +119,7 @@ pub(super) fn assert_elements<const N: usize>(found: Tensor<N>, expected: &[f64]
 
 #[test]
 fn gatv2_is_its_formula() {
-    let device = Device::default();
+    let device = reference_device();
     for config in configs() {
         let layer = shaken(config.init(&device).unwrap());
         let graph = graph(&config, &device);
@@ -132,7 +133,7 @@ fn gatv2_is_its_formula() {
 
 #[test]
 fn a_node_without_neighbours_gets_nothing_and_keeps_its_residual() {
-    let device = Device::default();
+    let device = reference_device();
     let config = GraphAttentionConfig::new(4, 3, 2).with_self_loops(false);
     let graph = graph(&config, &device);
     let lonely = |out: Tensor<3>| out.narrow(0, 0, 1).narrow(1, 4, 1);
@@ -145,7 +146,7 @@ fn a_node_without_neighbours_gets_nothing_and_keeps_its_residual() {
 
 #[test]
 fn padding_and_what_no_edge_reaches_have_no_influence() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     for config in configs() {
         let layer = shaken(config.init(&device).unwrap());
         let small = graph(&config, &device);
@@ -180,7 +181,7 @@ fn padding_and_what_no_edge_reaches_have_no_influence() {
 
 #[test]
 fn gatv2_gradients_are_central_differences() {
-    let device = Device::default();
+    let device = reference_device();
     for config in configs() {
         let layer = shaken(config.init(&device).unwrap());
         let nodes = Input::new(noise([2, NODES, 4], 1, &device));
@@ -199,7 +200,7 @@ fn gatv2_gradients_are_central_differences() {
 fn gatv2_is_the_same_on_every_backend_and_out_of_a_record() {
     for config in configs() {
         assert_agreement(1e-5, |device| shaken(config.init(device).unwrap()).forward(graph(&config, device)).unwrap());
-        let device = Device::default();
+        let device = reference_device();
         let first = shaken(config.init(&device).unwrap());
         let second = restored(&first, config.init(&device).unwrap());
         let [a, b] = [first, second].map(|layer| layer.forward(graph(&config, &device)).unwrap());
@@ -209,7 +210,7 @@ fn gatv2_is_the_same_on_every_backend_and_out_of_a_record() {
 
 #[test]
 fn dropout_drops_weights_in_training_alone() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let config = GraphAttentionConfig::new(4, 3, 2).with_dropout(0.5);
     let layer = shaken(config.init(&device).unwrap());
     let graph = graph(&config, &device);
@@ -223,7 +224,7 @@ fn dropout_drops_weights_in_training_alone() {
 
 #[test]
 fn scores_are_the_same_in_tiles_of_any_size() {
-    let device = Device::default();
+    let device = reference_device();
     let config = GraphAttentionConfig::new(4, 3, 2).with_d_edge(Some(2));
     let layer = shaken(config.init(&device).unwrap());
     let (node, neighbour) = (noise([2, NODES, 6], 1, &device), noise([2, NODES, 6], 2, &device));
@@ -237,7 +238,7 @@ fn scores_are_the_same_in_tiles_of_any_size() {
 
 #[test]
 fn gatv2_names_what_is_wrong() {
-    let device = Device::default();
+    let device = reference_device();
     let config = GraphAttentionConfig::new(4, 3, 2).with_d_edge(Some(2));
     let layer = shaken(config.init(&device).unwrap());
     let good = || graph(&config, &device);

@@ -4,7 +4,8 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::graph::{NODES, adjacency, assert_elements, linked};
 use super::{
-    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, plain, restored, shaken,
+    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, plain,
+    reference_device, restored, shaken,
 };
 use crate::Attention;
 use crate::nn::{
@@ -35,7 +36,7 @@ fn ints<const N: usize>(tensor: Tensor<N, Int>) -> Vec<i64> {
 
 #[test]
 fn shortest_paths_are_short_and_lead_there() {
-    let device = Device::default();
+    let device = reference_device();
     let hops = 3;
     let paths = shortest_paths(adjacency(&device), hops).unwrap();
     let (found, edges) = (ints(paths.distances), ints(paths.edges));
@@ -76,7 +77,7 @@ fn edge_features(config: &GraphormerBiasConfig, device: &Device) -> Option<Tenso
 
 #[test]
 fn graphormers_bias_is_its_formula_and_runs_on_the_kernel() {
-    let device = Device::default();
+    let device = reference_device();
     for config in biases() {
         let module = shaken(config.init(&device).unwrap());
         // More hops than the layer weighs: the rest does not count.
@@ -123,7 +124,7 @@ fn graphormers_bias_is_its_formula_and_runs_on_the_kernel() {
 
 #[test]
 fn features_of_edges_on_no_path_are_not_read() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let [_, config] = biases();
     let module = shaken(config.init(&device).unwrap());
     let paths = shortest_paths(adjacency(&device), 2).unwrap();
@@ -139,7 +140,7 @@ fn features_of_edges_on_no_path_are_not_read() {
 
 #[test]
 fn centrality_adds_an_encoding_of_the_degrees() {
-    let device = Device::default();
+    let device = reference_device();
     for directed in [false, true] {
         let module = shaken(CentralityEncodingConfig::new(3, 2).with_directed(directed).init(&device).unwrap());
         let nodes = noise([2, NODES, 3], 1, &device);
@@ -160,7 +161,7 @@ fn centrality_adds_an_encoding_of_the_degrees() {
 
 #[test]
 fn graphormer_gradients_are_central_differences() {
-    let device = Device::default();
+    let device = reference_device();
     let [_, config] = biases();
     let paths = shortest_paths(adjacency(&device), 2).unwrap();
     let linked = adjacency(&device);
@@ -186,7 +187,7 @@ fn graphormer_is_the_same_on_every_backend_and_out_of_a_record() {
             let paths = shortest_paths(adjacency(device), 2).unwrap();
             shaken(config.init(device).unwrap()).forward(&paths, edge_features(&config, device)).unwrap()
         });
-        let device = Device::default();
+        let device = reference_device();
         let paths = shortest_paths(adjacency(&device), 2).unwrap();
         let first = shaken(config.init(&device).unwrap());
         let second = restored(&first, config.init(&device).unwrap());
@@ -201,7 +202,7 @@ fn graphormer_is_the_same_on_every_backend_and_out_of_a_record() {
 
 #[test]
 fn graphormer_names_what_is_wrong() {
-    let device = Device::default();
+    let device = reference_device();
     let [plain, config] = biases().map(|config| config.init(&device).unwrap());
     let paths = shortest_paths(adjacency(&device), 2).unwrap();
     let features = |width| Some(noise([2, NODES, NODES, width], 3, &device));

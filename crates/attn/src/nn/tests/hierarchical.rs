@@ -7,7 +7,8 @@ use burn::nn::gru::{BiGruConfig, Gru};
 use burn::tensor::{Device, Tensor};
 
 use super::{
-    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, restored, shaken,
+    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, reference_device,
+    restored, shaken,
 };
 use crate::nn::{
     AttentionPool, AttentionPoolConfig, BidirectionalGru, BidirectionalGruConfig, HierarchicalAttention,
@@ -21,7 +22,7 @@ fn pool(heads: usize, device: &Device) -> AttentionPool {
 
 #[test]
 fn pooling_is_its_formula_whatever_stands_at_padding() {
-    let device = Device::default();
+    let device = reference_device();
     let (batch, length, features, width, heads) = (2, 4, 5, 4, 3);
     let pool = pool(heads, &device);
     let hidden = noise([batch, length, features], 1, &device);
@@ -80,7 +81,7 @@ fn with_weights_of(forward: &Gru, reverse: &Gru) -> BidirectionalGru {
 
 #[test]
 fn the_gru_is_burns_and_padding_is_the_shorter_sequence() {
-    let device = Device::default();
+    let device = reference_device();
     let burns = shaken(BiGruConfig::new(3, 4, true).init(&device));
     let gru = with_weights_of(&burns.forward, &burns.reverse);
     assert_eq!(gru.d_output(), 8);
@@ -139,7 +140,7 @@ fn by_hand(network: &HierarchicalAttention, words: &Tensor<4>) -> Tensor<2> {
 
 #[test]
 fn a_document_is_its_sentences_and_these_their_words() {
-    let device = Device::default();
+    let device = reference_device();
     for (config, heads) in [(config(), 1), (with_transformers(), 2)] {
         let network = shaken(config.init(&device).unwrap());
         let words = noise([2, 3, 4, 3], 1, &device);
@@ -168,7 +169,7 @@ fn a_document_is_its_sentences_and_these_their_words() {
 
 #[test]
 fn gradients_are_central_differences_and_padding_adds_no_nan() {
-    let device = Device::default();
+    let device = reference_device();
     let padding = || Mask::keep(bools([1, 3, 3], |i| i % 3 < [3, 0, 2][i / 3], &device));
     let network = shaken(config().init(&device).unwrap());
     assert_gradients((network, Input::new(noise([1, 3, 3, 3], 1, &device))), |(network, words)| {
@@ -200,7 +201,7 @@ fn every_backend_gives_the_same() {
 
 #[test]
 fn a_record_carries_every_parameter() {
-    let device = Device::default();
+    let device = reference_device();
     for config in [config(), with_transformers()] {
         let first = shaken(config.init(&device).unwrap());
         let second = restored(&first, config.init(&device).unwrap());
@@ -212,7 +213,7 @@ fn a_record_carries_every_parameter() {
 
 #[test]
 fn empty_documents_sentences_and_batches_have_their_answers() {
-    let device = Device::default();
+    let device = reference_device();
     for config in [config(), with_transformers()] {
         let network = shaken(config.init(&device).unwrap());
         for [batch, lines, length] in [[0, 2, 3], [2, 0, 3], [2, 2, 0]] {
@@ -227,7 +228,7 @@ fn empty_documents_sentences_and_batches_have_their_answers() {
 
 #[test]
 fn wrong_input_and_wrong_configs_name_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let network = config().init(&device).unwrap();
     let words = |features| Tensor::<4>::zeros([2, 3, 4, features], &device);
     let error = network.forward(words(2), None).map(|_| ()).unwrap_err();

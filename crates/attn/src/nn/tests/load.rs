@@ -8,7 +8,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::store::{BurnToPyTorchAdapter, KeyRemapper, ModuleSnapshot, SafetensorsStore};
 use burn::tensor::{Device, FloatDType};
 
-use super::{assert_close, noise, shaken};
+use super::{assert_close, noise, reference_device, shaken};
 use crate::nn::load::{LoadError, Mapping, Mismatch, load_safetensors};
 use crate::nn::{AttentionOptions, TransformerEncoderLayer, TransformerEncoderLayerConfig};
 
@@ -45,7 +45,7 @@ fn mismatch(result: Result<impl Module, LoadError>) -> Mismatch {
 
 #[test]
 fn a_file_in_pytorchs_layout_and_names_loads_by_its_mapping() {
-    let device = Device::default();
+    let device = reference_device();
     let saved = shaken(layer(&device));
     let theirs = KeyRemapper::new()
         .add_pattern(r"^attention\.(query|key|value)\.", "block.self.$1.")
@@ -65,7 +65,7 @@ fn a_file_in_pytorchs_layout_and_names_loads_by_its_mapping() {
 
 #[test]
 fn a_file_that_burn_wrote_loads_as_it_is_and_takes_the_modules_element_type() {
-    let device = Device::default();
+    let device = reference_device();
     let saved = shaken(LinearConfig::new(3, 5).init(&device));
     let doubled = Linear {
         weight: saved.weight.clone().map(|weight| weight.cast(FloatDType::F64)),
@@ -79,7 +79,7 @@ fn a_file_that_burn_wrote_loads_as_it_is_and_takes_the_modules_element_type() {
 
 #[test]
 fn what_is_missing_or_unused_is_named_and_what_is_ignored_is_not() {
-    let device = Device::default();
+    let device = reference_device();
     let file = File::new("unused").save(&shaken(layer(&device)), |store| {
         store
             .with_key_remapping(r"^linear_inner\.bias$", "extra.bias")
@@ -98,7 +98,7 @@ fn what_is_missing_or_unused_is_named_and_what_is_ignored_is_not() {
 
 #[test]
 fn a_tensor_of_another_shape_is_named_as_the_file_names_it() {
-    let device = Device::default();
+    let device = reference_device();
     let wide = shaken(LinearConfig::new(3, 6).init(&device));
     let file = File::new("shape").save(&wide, |store| store.with_key_remapping("^", "fc."));
     let mapping = Mapping::burn().rename(r"^fc\.", "").unwrap();
@@ -111,7 +111,7 @@ fn a_tensor_of_another_shape_is_named_as_the_file_names_it() {
 
 #[test]
 fn a_tensor_of_another_rank_or_kind_is_named_whatever_the_layout() {
-    let device = Device::default();
+    let device = reference_device();
     let file = File::new("rank");
     for (dtype, shape, bytes) in [("F32", "[15]", 60), ("F32", "[]", 4), ("F32", "[1,3,5]", 60), ("I64", "[5,3]", 120)]
     {
@@ -129,7 +129,7 @@ fn a_tensor_of_another_rank_or_kind_is_named_whatever_the_layout() {
 
 #[test]
 fn two_tensors_for_one_place_are_an_error() {
-    let device = Device::default();
+    let device = reference_device();
     let file = File::new("twice").save(&shaken(layer(&device)), |store| store);
     let mapping =
         Mapping::burn().rename(r"_norm\.", ".").unwrap().rename(r"^(attention|feed_forward)\.(gamma)", "norm.$2");
@@ -140,7 +140,7 @@ fn two_tensors_for_one_place_are_an_error() {
 
 #[test]
 fn broken_files_and_patterns_are_one_line_that_names_them() {
-    let device = Device::default();
+    let device = reference_device();
     let file = File::new("broken");
     let error = |bytes: Option<&[u8]>| {
         if let Some(bytes) = bytes {

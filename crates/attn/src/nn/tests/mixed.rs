@@ -3,7 +3,7 @@
 use attn_core::Mask;
 use burn::tensor::{Device, Tensor};
 
-use super::{bools, noise};
+use super::{bools, noise, reference_device};
 use crate::nn::{
     AdaptiveSpanAttentionConfig, AttentionOptions, CentralityEncodingConfig, CoAttentionConfig, CoAttentionOptions,
     FeatureMap, GatedCrossAttentionConfig, Graph, GraphAttentionConfig, GraphormerBiasConfig, HaltingConfig,
@@ -13,7 +13,7 @@ use crate::nn::{
 
 /// What a call gives is differentiable; `run(layer, first, second)` gets the devices of layer and inputs.
 fn assert_mixes<const N: usize>(run: impl Fn(&Device, &Device, &Device) -> Tensor<N>) {
-    let (plain, learning) = (Device::default(), Device::default().autodiff());
+    let (plain, learning) = (reference_device(), reference_device().autodiff());
     for learns in [[true, false, false], [false, true, false], [false, false, true], [false, true, true]] {
         let [layer, first, second] = learns.map(|learns| if learns { &learning } else { &plain });
         assert!(run(layer, first, second).device().is_autodiff(), "{learns:?}");
@@ -22,11 +22,11 @@ fn assert_mixes<const N: usize>(run: impl Fn(&Device, &Device, &Device) -> Tenso
 
 #[test]
 fn layers_and_inputs_mix() {
-    let mask = |shape: [usize; 2]| Mask::keep(bools(shape, |i| i % 4 != 3, &Device::default()));
+    let mask = |shape: [usize; 2]| Mask::keep(bools(shape, |i| i % 4 != 3, &reference_device()));
     assert_mixes(|layer, a, b| {
         let first = a.is_autodiff() || !b.is_autodiff();
         let words = noise([1, 2, 3, 4], 1, if first { a } else { b });
-        let padding = Mask::keep(bools([1, 2, 3], |i| i != 2, &Device::default()));
+        let padding = Mask::keep(bools([1, 2, 3], |i| i != 2, &reference_device()));
         let network = HierarchicalAttentionConfig::gru(4, 2, 3).init(layer).unwrap();
         network.forward(words, Some(padding)).unwrap().document
     });
@@ -55,7 +55,7 @@ fn layers_and_inputs_mix() {
 
 #[test]
 fn graphs_mix() {
-    let adjacency = || bools([1, 3, 3], |i| i % 2 == 0, &Device::default());
+    let adjacency = || bools([1, 3, 3], |i| i % 2 == 0, &reference_device());
     assert_mixes(|layer, a, b| {
         let mut graph = Graph::new(noise([1, 3, 4], 1, a), adjacency());
         graph.edges = Some(noise([1, 3, 3, 2], 2, b));

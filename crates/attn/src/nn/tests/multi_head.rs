@@ -5,8 +5,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::{
-    Input, assert_agreement, assert_close, assert_gradients, bools, gradients, heads, joined, noise, plain, restored,
-    shaken,
+    Input, assert_agreement, assert_close, assert_gradients, bools, gradients, heads, joined, noise, plain,
+    reference_device, restored, shaken,
 };
 use crate::nn::{AttentionOptions, MultiHeadAttention, MultiHeadAttentionConfig};
 use crate::{Attention, Selection};
@@ -33,7 +33,7 @@ fn expected(
 
 #[test]
 fn self_attention_is_the_plain_computation() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(MultiHeadAttentionConfig::new(12, 3), &device);
     let hidden = noise([2, 7, 12], 1, &device);
     let out = layer.self_attention(hidden.clone(), &AttentionOptions::new()).unwrap().out;
@@ -42,7 +42,7 @@ fn self_attention_is_the_plain_computation() {
 
 #[test]
 fn groups_share_key_value_heads_and_every_width_may_differ() {
-    let device = Device::default();
+    let device = reference_device();
     let config = MultiHeadAttentionConfig::new(10, 6)
         .with_d_key(Some(7))
         .with_d_value(Some(9))
@@ -61,7 +61,7 @@ fn groups_share_key_value_heads_and_every_width_may_differ() {
 
 #[test]
 fn padding_and_mask_hide_together_whatever_their_polarity() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(MultiHeadAttentionConfig::new(8, 2), &device);
     let hidden = noise([2, 5, 8], 1, &device);
     let padded = bools([2, 5], |i| i == 3 || i == 4 || i == 9, &device);
@@ -81,7 +81,7 @@ fn padding_and_mask_hide_together_whatever_their_polarity() {
 
 #[test]
 fn padding_alone_is_the_shorter_sequence_even_where_it_holds_nan() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(MultiHeadAttentionConfig::new(8, 2), &device);
     let query = noise([1, 3, 8], 1, &device);
     let keys = noise([1, 4, 8], 2, &device);
@@ -96,7 +96,7 @@ fn padding_alone_is_the_shorter_sequence_even_where_it_holds_nan() {
 
 #[test]
 fn every_option_reaches_the_attention() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(MultiHeadAttentionConfig::new(8, 4).with_kv_heads(Some(2)), &device);
     let hidden = noise([2, 6, 8], 1, &device);
     let spec = AttentionSpec::new().with_scale(0.3).with_softcap(2.0).with_causal(true).with_window(Some(3), None);
@@ -142,7 +142,7 @@ fn every_option_reaches_the_attention() {
 
 #[test]
 fn nothing_but_what_was_asked_for_comes_out_and_weights_sum_to_one() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(MultiHeadAttentionConfig::new(8, 2), &device);
     let hidden = noise([2, 5, 8], 1, &device);
     let output = layer.self_attention(hidden.clone(), &AttentionOptions::new()).unwrap();
@@ -156,7 +156,7 @@ fn nothing_but_what_was_asked_for_comes_out_and_weights_sum_to_one() {
 
 #[test]
 fn gradients_reach_every_parameter_and_are_those_of_the_plain_computation() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let layer = layer(MultiHeadAttentionConfig::new(8, 4).with_kv_heads(Some(2)), &device);
     let hidden = noise([2, 5, 8], 1, &device);
     let weight = noise([2, 5, 8], 2, &device);
@@ -174,7 +174,7 @@ fn gradients_reach_every_parameter_and_are_those_of_the_plain_computation() {
 
 #[test]
 fn gradients_are_central_differences() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(MultiHeadAttentionConfig::new(6, 2).with_kv_heads(Some(1)), &device);
     assert_gradients((layer, Input::new(noise([2, 4, 6], 1, &device))), |(layer, hidden)| {
         let options = AttentionOptions::new().spec(AttentionSpec::new().with_causal(true));
@@ -193,7 +193,7 @@ fn every_backend_gives_the_same() {
 
 #[test]
 fn dropout_drops_weights_in_training_alone_and_shows_them_whole() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let layer = layer(MultiHeadAttentionConfig::new(8, 2).with_dropout(0.5), &device);
     let hidden = noise([2, 6, 8], 1, &device);
     let options =
@@ -212,7 +212,7 @@ fn dropout_drops_weights_in_training_alone_and_shows_them_whole() {
 
 #[test]
 fn dropout_keeps_the_expected_output() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     device.seed(7);
     let layer = layer(MultiHeadAttentionConfig::new(4, 1).with_dropout(0.3), &device);
     let hidden = noise([1, 3, 4], 1, &device);
@@ -225,7 +225,7 @@ fn dropout_keeps_the_expected_output() {
 
 #[test]
 fn a_record_carries_every_parameter() {
-    let device = Device::default();
+    let device = reference_device();
     let config = MultiHeadAttentionConfig::new(8, 4).with_kv_heads(Some(1)).with_value_bias(false);
     let first = layer(config.clone(), &device);
     let second = restored(&first, config.init(&device).unwrap());
@@ -237,7 +237,7 @@ fn a_record_carries_every_parameter() {
 
 #[test]
 fn empty_batches_and_sequences_have_their_answers() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(MultiHeadAttentionConfig::new(8, 2), &device);
     let of = |batch, length| Tensor::<3>::zeros([batch, length, 8], &device);
     for (batch, query_len, key_len) in [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0, 0)] {
@@ -254,7 +254,7 @@ fn empty_batches_and_sequences_have_their_answers() {
 
 #[test]
 fn wrong_input_names_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(MultiHeadAttentionConfig::new(8, 2).with_d_key(Some(6)), &device);
     let good = [[2, 3, 8], [2, 5, 6], [2, 5, 6]];
     let attend = |shapes: [[usize; 3]; 3], options: AttentionOptions| {
@@ -297,7 +297,7 @@ fn wrong_input_names_the_argument() {
 
 #[test]
 fn autodiff_may_be_on_for_the_layer_or_the_input_alone() {
-    let device = Device::default();
+    let device = reference_device();
     for (of_layer, of_input) in
         [(device.clone().autodiff(), device.clone()), (device.clone(), device.clone().autodiff())]
     {
@@ -313,7 +313,7 @@ fn autodiff_may_be_on_for_the_layer_or_the_input_alone() {
 
 #[test]
 fn a_config_without_a_meaning_names_the_size() {
-    let device = Device::default();
+    let device = reference_device();
     let config = |d_query, heads| MultiHeadAttentionConfig::new(d_query, heads);
     let cases = [
         ("d_query", config(0, 1)),

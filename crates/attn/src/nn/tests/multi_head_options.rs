@@ -8,7 +8,9 @@ use burn::nn::Linear;
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use super::rotary::turned;
-use super::{Input, assert_agreement, assert_close, assert_gradients, bools, elements, noise, restored, shaken};
+use super::{
+    Input, assert_agreement, assert_close, assert_gradients, bools, elements, noise, reference_device, restored, shaken,
+};
 use crate::Selection;
 use crate::nn::{
     AlibiSlopes, AttentionOptions, DistanceRule, HeadNorm, MultiHeadAttention, MultiHeadAttentionConfig, Positions,
@@ -142,7 +144,7 @@ fn rows(tensor: &Tensor<3>, entry: usize) -> Rows {
 
 #[test]
 fn every_option_follows_its_formula() {
-    let device = Device::default();
+    let device = reference_device();
     for config in configs() {
         let layer = layer(&config, &device);
         let [query, key, value] =
@@ -171,7 +173,7 @@ fn every_option_follows_its_formula() {
 
 #[test]
 fn every_parameter_of_every_option_has_its_gradient() {
-    let device = Device::default();
+    let device = reference_device();
     for config in configs() {
         let layer = layer(&config, &device);
         let inputs = (Input::new(noise([1, 3, 6], 1, &device)), Input::new(noise([1, 4, 6], 2, &device)));
@@ -194,7 +196,7 @@ fn every_backend_gives_the_same() {
 
 #[test]
 fn a_record_carries_every_parameter_and_one_without_the_new_parts_still_loads() {
-    let device = Device::default();
+    let device = reference_device();
     let hidden = noise([1, 5, 6], 1, &device);
     let out = |layer: &MultiHeadAttention| layer.self_attention(hidden.clone(), &AttentionOptions::new()).unwrap().out;
     for config in configs() {
@@ -220,7 +222,7 @@ fn a_config_saved_before_there_were_options_still_loads() {
 
 #[test]
 fn a_shared_projection_is_one_set_of_parameters() {
-    let device = Device::default();
+    let device = reference_device();
     let shared = layer(&base().with_shared_key_value(Some(true)), &device);
     let mut twice = layer(&base(), &device);
     let own = twice.value.take().unwrap();
@@ -249,7 +251,7 @@ fn growing() -> Vec<MultiHeadAttentionConfig> {
 
 #[test]
 fn the_last_queries_over_all_keys_are_the_last_rows_of_the_whole() {
-    let device = Device::default();
+    let device = reference_device();
     let hidden = noise([2, 7, 6], 1, &device);
     let causal = AttentionOptions::new().spec(AttentionSpec::new().with_causal(true));
     for config in growing() {
@@ -265,7 +267,7 @@ fn the_last_queries_over_all_keys_are_the_last_rows_of_the_whole() {
 
 #[test]
 fn ragged_lengths_put_each_entrys_queries_at_its_own_end() {
-    let device = Device::default();
+    let device = reference_device();
     let hidden = noise([2, 7, 6], 1, &device);
     // Entry 0 holds 4 tokens, entry 1 all 7; what lies behind is poison. Both ask with their last 2.
     let poison = Tensor::full([1, 3, 6], f32::NAN, &device);
@@ -290,7 +292,7 @@ fn ragged_lengths_put_each_entrys_queries_at_its_own_end() {
 
 #[test]
 fn padding_has_no_influence_even_nan_and_self_attention_asks_for_one_position_a_token() {
-    let device = Device::default();
+    let device = reference_device();
     let short = noise([1, 4, 6], 1, &device);
     let padded = Tensor::cat(vec![short.clone(), Tensor::full([1, 2, 6], f32::NAN, &device)], 1);
     let top_left = AttentionOptions::new().spec(AttentionSpec::new().with_alignment(Alignment::TopLeft));
@@ -312,7 +314,7 @@ fn padding_has_no_influence_even_nan_and_self_attention_asks_for_one_position_a_
 
 #[test]
 fn positions_may_be_shifted_and_sequences_packed() {
-    let device = Device::default();
+    let device = reference_device();
     let (a, b) = (noise([1, 3, 6], 1, &device), noise([1, 4, 6], 2, &device));
     let packed = Tensor::cat(vec![a.clone(), b.clone()], 1);
     let same = bools([1, 1, 7, 7], |at| (at / 7 < 3) == (at % 7 < 3), &device);
@@ -331,7 +333,7 @@ fn positions_may_be_shifted_and_sequences_packed() {
 
 #[test]
 fn a_call_adds_its_own_bias_and_scale() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(&base().with_relative_bias(Some(T5)).with_scale(Some(0.3)), &device);
     let hidden = noise([2, 5, 6], 1, &device);
     let bias = noise([2, 1, 5, 1], 4, &device) + noise([2, 1, 1, 5], 5, &device);
@@ -347,7 +349,7 @@ fn a_call_adds_its_own_bias_and_scale() {
 
 #[test]
 fn a_sink_that_takes_nothing_is_no_sink() {
-    let device = Device::default();
+    let device = reference_device();
     let mut layer = layer(&base().with_sinks(sinks()), &device);
     let hidden = noise([2, 5, 6], 1, &device);
     let options = AttentionOptions::new().with_lse();
@@ -363,7 +365,7 @@ fn a_sink_that_takes_nothing_is_no_sink() {
 
 #[test]
 fn dropout_sees_every_option() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let hidden = noise([2, 5, 6], 1, &device);
     let options = AttentionOptions::new().head_mask(noise([4], 3, &device)).with_weights(Selection::all());
     for config in configs() {
@@ -410,7 +412,7 @@ fn every_option_serves_narrow_types() {
 
 #[test]
 fn a_head_mask_multiplies_what_a_head_gives() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(&base(), &device);
     let hidden = noise([2, 5, 6], 1, &device);
     let mask = noise([4], 3, &device);
@@ -424,7 +426,7 @@ fn a_head_mask_multiplies_what_a_head_gives() {
 
 #[test]
 fn empty_batches_and_sequences_have_their_answers() {
-    let device = Device::default();
+    let device = reference_device();
     let of = |batch, length| Tensor::<3>::zeros([batch, length, 6], &device);
     for config in configs() {
         let layer = layer(&config, &device);
@@ -437,12 +439,12 @@ fn empty_batches_and_sequences_have_their_answers() {
 }
 
 fn misshapen<const N: usize>(shape: [usize; N]) -> Param<Tensor<N>> {
-    Param::from_tensor(Tensor::zeros(shape, &Device::default()))
+    Param::from_tensor(Tensor::zeros(shape, &reference_device()))
 }
 
 #[test]
 fn wrong_options_parameters_and_configs_name_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let hidden = Tensor::<3>::zeros([2, 3, 6], &device);
     let name = |layer: &MultiHeadAttention, options: AttentionOptions| {
         layer.self_attention(hidden.clone(), &options).map(|_| ()).unwrap_err().argument()

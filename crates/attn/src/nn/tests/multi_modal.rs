@@ -7,7 +7,7 @@ use burn::tensor::{Bool, Device, Tensor};
 
 use super::{
     Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, heads, joined, noise, plain,
-    restored, shaken,
+    reference_device, restored, shaken,
 };
 use crate::Selection;
 use crate::nn::{
@@ -48,7 +48,7 @@ fn stream(layer: &CoAttentionStream, x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
 
 #[test]
 fn each_stream_attends_to_the_other_as_it_came_in() {
-    let device = Device::default();
+    let device = reference_device();
     let block = streams(&device);
     let (left, right) = (noise([2, 3, 6], 1, &device), noise([2, 5, 4], 2, &device));
     let options = CoAttentionOptions { weights: Some(Selection::all()), ..Default::default() };
@@ -61,7 +61,7 @@ fn each_stream_attends_to_the_other_as_it_came_in() {
 
 #[test]
 fn padding_of_either_stream_has_no_influence_on_the_other() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let block = streams(&device);
     let (left, right) = (noise([1, 3, 6], 1, &device), noise([1, 5, 4], 2, &device));
     let padded = |x: &Tensor<3>| {
@@ -83,7 +83,7 @@ fn padding_of_either_stream_has_no_influence_on_the_other() {
 
 #[test]
 fn co_attention_gradients_are_central_differences() {
-    let device = Device::default();
+    let device = reference_device();
     let inputs = (Input::new(noise([1, 2, 6], 1, &device)), Input::new(noise([1, 3, 4], 2, &device)));
     // On NdArray, Burn's gradient of GELU is that of the approximation by tanh.
     let config = CoAttentionConfig::new(6, 4, 2).with_left_ff(Some(7)).with_activation(Activation::Relu);
@@ -104,7 +104,7 @@ fn co_attention_is_the_same_on_every_backend_and_out_of_a_record() {
         let (left, right) = (noise([2, 3, 6], 1, device), noise([2, 5, 4], 2, device));
         streams(device).forward(left, right, &CoAttentionOptions::default()).unwrap().left
     });
-    let device = Device::default();
+    let device = reference_device();
     let first = streams(&device);
     let second = restored(&first, CoAttentionConfig::new(6, 4, 2).with_left_ff(Some(7)).init(&device).unwrap());
     let (left, right) = (noise([2, 3, 6], 1, &device), noise([2, 5, 4], 2, &device));
@@ -116,7 +116,7 @@ fn co_attention_is_the_same_on_every_backend_and_out_of_a_record() {
 
 #[test]
 fn co_attention_names_what_is_wrong() {
-    let device = Device::default();
+    let device = reference_device();
     let block = streams(&device);
     let attend = |left: [usize; 3], right: [usize; 3], options: CoAttentionOptions| {
         block.forward(Tensor::zeros(left, &device), Tensor::zeros(right, &device), &options).map(|_| ())
@@ -174,7 +174,7 @@ fn gated_by_hand(
 
 #[test]
 fn gates_begin_closed_and_let_the_formula_through_when_open() {
-    let device = Device::default();
+    let device = reference_device();
     let (x, media) = (noise([2, 3, 6], 1, &device), noise([2, 4, 5], 2, &device));
     let block = gated().init(&device).unwrap();
     let out = block.forward(x.clone(), media.clone(), &AttentionOptions::new()).unwrap().out;
@@ -191,7 +191,7 @@ fn gates_begin_closed_and_let_the_formula_through_when_open() {
 
 #[test]
 fn gates_get_gradients_while_closed() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let block = gated().init(&device).unwrap();
     let (x, media) = (noise([2, 3, 6], 1, &device), noise([2, 4, 5], 2, &device));
     let out = block.forward(x, media, &AttentionOptions::new()).unwrap().out;
@@ -203,7 +203,7 @@ fn gates_get_gradients_while_closed() {
 
 #[test]
 fn a_token_sees_the_medium_before_it_and_no_other() {
-    let device = Device::default();
+    let device = reference_device();
     // Tokens:         text medium text medium medium text
     let starts = bools([1, 6], |i| [1, 3, 4].contains(&i), &device);
     let mask = media_mask(starts, 2, 2).unwrap();
@@ -236,7 +236,7 @@ fn a_token_sees_the_medium_before_it_and_no_other() {
 
 #[test]
 fn gated_gradients_are_central_differences() {
-    let device = Device::default();
+    let device = reference_device();
     let block = shaken(gated().with_activation(Activation::Relu).init(&device).unwrap());
     let inputs = (Input::new(noise([1, 3, 6], 1, &device)), Input::new(noise([1, 2, 5], 2, &device)));
     assert_gradients((block, inputs.0, inputs.1), |(block, x, media)| {
@@ -253,7 +253,7 @@ fn gated_is_the_same_on_every_backend_and_out_of_a_record() {
         let options = AttentionOptions::new().mask(mask);
         block.forward(noise([2, 3, 6], 1, device), noise([2, 4, 5], 2, device), &options).unwrap().out
     });
-    let device = Device::default();
+    let device = reference_device();
     let first = shaken(gated().init(&device).unwrap());
     let second = restored(&first, gated().init(&device).unwrap());
     let (x, media) = (noise([2, 3, 6], 1, &device), noise([2, 4, 5], 2, &device));
@@ -264,7 +264,7 @@ fn gated_is_the_same_on_every_backend_and_out_of_a_record() {
 
 #[test]
 fn gated_names_what_is_wrong() {
-    let device = Device::default();
+    let device = reference_device();
     let block = shaken(gated().init(&device).unwrap());
     let attend = |x: [usize; 3], media: [usize; 3]| {
         let (x, media) = (Tensor::zeros(x, &device), Tensor::zeros(media, &device));
@@ -323,7 +323,7 @@ fn resampled_by_hand(resampler: &PerceiverResampler, inputs: Tensor<3>, latent_k
 
 #[test]
 fn latents_read_the_inputs_block_after_block() {
-    let device = Device::default();
+    let device = reference_device();
     for config in resamplers() {
         let resampler = shaken(config.init(&device).unwrap());
         let inputs = inputs_of(&config, 5, &device);
@@ -336,7 +336,7 @@ fn latents_read_the_inputs_block_after_block() {
 
 #[test]
 fn padded_inputs_are_not_there() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     for config in resamplers() {
         let resampler = shaken(config.init(&device).unwrap());
         let inputs = inputs_of(&config, 5, &device);
@@ -351,7 +351,7 @@ fn padded_inputs_are_not_there() {
 
 #[test]
 fn resampler_gradients_are_central_differences() {
-    let device = Device::default();
+    let device = reference_device();
     // One block with everything in it; each parameter costs fourteen runs.
     let [_, _, config] = resamplers();
     let config = config.with_activation(Activation::Relu);
@@ -369,7 +369,7 @@ fn resampler_is_the_same_on_every_backend_and_out_of_a_record() {
         assert_agreement(1e-5, |device| {
             shaken(config.init(device).unwrap()).forward(inputs_of(&config, 5, device), None).unwrap()
         });
-        let device = Device::default();
+        let device = reference_device();
         let first = shaken(config.init(&device).unwrap());
         let second = restored(&first, config.init(&device).unwrap());
         let [a, b] = [first, second].map(|made| made.forward(inputs_of(&config, 5, &device), None).unwrap());
@@ -379,7 +379,7 @@ fn resampler_is_the_same_on_every_backend_and_out_of_a_record() {
 
 #[test]
 fn resampler_names_what_is_wrong() {
-    let device = Device::default();
+    let device = reference_device();
     let [config, ..] = resamplers();
     let resampler = shaken(config.init(&device).unwrap());
     for (shape, out) in [([0, 4, 6], [0, 3, 6]), ([2, 0, 6], [2, 3, 6])] {

@@ -3,7 +3,7 @@
 use attn_core::{AttentionError, AttentionSpec};
 use burn::tensor::{Device, Tensor};
 
-use super::{assert_close, noise, shaken};
+use super::{assert_close, noise, reference_device, shaken};
 use crate::Selection;
 use crate::nn::{AttentionOptions, MultiHeadAttention, MultiHeadAttentionConfig};
 
@@ -14,7 +14,7 @@ fn layer(device: &Device) -> MultiHeadAttention {
 
 #[test]
 fn the_three_steps_are_the_whole_and_keys_may_come_in_parts() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(&device);
     let (query, key) = (noise([2, 3, 8], 1, &device), noise([2, 5, 6], 2, &device));
     let options =
@@ -36,7 +36,7 @@ fn the_three_steps_are_the_whole_and_keys_may_come_in_parts() {
 
 #[test]
 fn wrong_input_names_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(&device);
     let zeros = |shape: [usize; 3]| Tensor::<3>::zeros(shape, &device);
     let name = |error: AttentionError| error.argument();

@@ -3,7 +3,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use super::{assert_close, elements, gradients, noise, restored, shaken};
+use super::{assert_close, elements, gradients, noise, reference_device, restored, shaken};
 use crate::nn::{
     AlibiSlopes, AttentionOptions, DistanceRule, HeadImportance, MultiHeadAttention, MultiHeadAttentionConfig,
     QkNormConfig, QkNormKind, RotaryConfig, RotaryLayout,
@@ -42,7 +42,7 @@ fn mask(heads: usize, pruned: &[usize], device: &Device) -> Tensor<1> {
 
 #[test]
 fn a_pruned_layer_is_the_old_one_with_those_heads_silent() {
-    let device = Device::default();
+    let device = reference_device();
     let hidden = noise([2, 5, 6], 1, &device);
     let cases: [(usize, usize, &[usize], usize, usize); 7] = [
         (4, 4, &[1, 3], 2, 2),
@@ -73,7 +73,7 @@ fn a_pruned_layer_is_the_old_one_with_those_heads_silent() {
 
 #[test]
 fn a_pruned_layer_learns_as_the_old_one_saves_loads_and_is_pruned_again() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let hidden = noise([2, 5, 6], 1, &device);
     let old = layer(&options_of_every_kind(4, 2), &device);
     let new = old.prune_heads(&[0, 3]).unwrap();
@@ -100,7 +100,7 @@ fn a_pruned_layer_learns_as_the_old_one_saves_loads_and_is_pruned_again() {
 
 #[test]
 fn pruned_parameters_are_new_ones_and_what_was_frozen_stays_frozen() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let mut old = layer(&config(4, 4), &device);
     old.key = old.key.freeze();
     let new = old.prune_heads(&[1]).unwrap();
@@ -115,7 +115,7 @@ fn pruned_parameters_are_new_ones_and_what_was_frozen_stays_frozen() {
 
 #[test]
 fn importance_is_the_gradient_of_a_mask_of_ones() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let layer = layer(&options_of_every_kind(4, 2), &device);
     let mut importance = HeadImportance::new();
     let mut expected = vec![0.0; 4];
@@ -145,7 +145,7 @@ fn importance_is_the_gradient_of_a_mask_of_ones() {
 
 #[test]
 fn a_head_that_nobody_reads_matters_least() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let mut layer = layer(&config(4, 4), &device);
     let unread = mask(4, &[2], &device).reshape([4, 1]).expand::<2, _>([4, 3]).reshape([12, 1]);
     layer.output.weight = Param::from_tensor((layer.output.weight.val() * unread).detach());
@@ -161,7 +161,7 @@ fn a_head_that_nobody_reads_matters_least() {
 
 #[test]
 fn what_cannot_be_pruned_or_judged_names_the_argument() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let layer = layer(&config(6, 3), &device);
     // Not there; all of them; one of one group alone; different numbers.
     for heads in [&[6][..], &[0, 1, 2, 3, 4, 5], &[0], &[0, 1, 2]] {

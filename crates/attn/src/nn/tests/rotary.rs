@@ -2,9 +2,9 @@
 
 use std::f64::consts::TAU;
 
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor};
 
-use super::{Input, assert_agreement, assert_close, assert_gradients, elements, noise};
+use super::{Input, assert_agreement, assert_close, assert_gradients, elements, noise, reference_device};
 use crate::nn::{Positions, Rotary, RotaryConfig, RotaryLayout, RotaryScaling};
 
 const LAYOUTS: [RotaryLayout; 2] = [RotaryLayout::Interleaved, RotaryLayout::Half];
@@ -48,7 +48,7 @@ fn config(dim: usize, layout: RotaryLayout) -> RotaryConfig {
 
 #[test]
 fn pairs_turn_by_their_angles_in_both_layouts_whole_or_in_part() {
-    let device = Device::default();
+    let device = reference_device();
     let x = noise([2, 3, 5, 8], 1, &device);
     for layout in LAYOUTS {
         for config in [
@@ -65,7 +65,7 @@ fn pairs_turn_by_their_angles_in_both_layouts_whole_or_in_part() {
 
 #[test]
 fn positions_may_be_each_entrys_each_tokens_negative_or_far() {
-    let device = Device::default();
+    let device = reference_device();
     let x = noise([2, 1, 3, 6], 1, &device);
     let config = config(6, RotaryLayout::Half);
     let rotary = config.init().unwrap();
@@ -85,7 +85,7 @@ fn positions_may_be_each_entrys_each_tokens_negative_or_far() {
 
 #[test]
 fn scores_depend_on_the_distance_alone_and_lengths_are_kept() {
-    let device = Device::default();
+    let device = reference_device();
     let (q, k) = (noise([1, 2, 4, 8], 1, &device), noise([1, 2, 4, 8], 2, &device));
     for layout in LAYOUTS {
         let rotary = config(8, layout).init().unwrap();
@@ -178,7 +178,7 @@ fn yarn_keeps_fast_pairs_interpolates_slow_ones_and_ramps_between() {
 
 #[test]
 fn yarns_attention_factor_multiplies_what_is_turned() {
-    let device = Device::default();
+    let device = reference_device();
     let x = noise([1, 1, 3, 8], 1, &device);
     let scaling = RotaryScaling::yarn(4.0, 64);
     let config = config(8, RotaryLayout::Half).with_rotary_dim(Some(4)).with_scaling(Some(scaling));
@@ -217,7 +217,7 @@ fn llama3_scales_by_wavelength() {
 
 #[test]
 fn a_growing_scaling_follows_the_length_it_is_told() {
-    let device = Device::default();
+    let device = reference_device();
     let x = noise([1, 1, 4, 8], 1, &device);
     let scaling = RotaryScaling::DynamicNtk { factor: 2.0, original_length: 4 };
     let rotary = config(8, RotaryLayout::Half).with_scaling(Some(scaling)).init().unwrap();
@@ -256,7 +256,7 @@ fn gradients_are_central_differences() {
     for layout in LAYOUTS {
         let config = config(6, layout).with_rotary_dim(Some(4)).with_scaling(Some(RotaryScaling::yarn(2.0, 8)));
         let rotary = config.init().unwrap();
-        assert_gradients((rotary, Input::new(noise([1, 2, 3, 6], 1, &Device::default()))), |(rotary, x)| {
+        assert_gradients((rotary, Input::new(noise([1, 2, 3, 6], 1, &reference_device()))), |(rotary, x)| {
             let out = rotary.forward(x.value(), &Positions::From(2)).unwrap();
             let weight = noise([1, 2, 3, 6], 5, &out.device()).cast(FloatDType::F64);
             (out.clone() * out * weight).sum()
@@ -274,7 +274,7 @@ fn every_backend_gives_the_same() {
 
 #[test]
 fn nothing_in_nothing_out() {
-    let device = Device::default();
+    let device = reference_device();
     for layout in LAYOUTS {
         let rotary = config(8, layout).with_rotary_dim(Some(4)).init().unwrap();
         for shape in [[0, 2, 3, 8], [2, 0, 3, 8], [2, 2, 0, 8]] {
@@ -328,7 +328,7 @@ fn wrong_configs_and_inputs_name_the_argument() {
         assert_eq!(config.init().map(|_| ()).unwrap_err().argument(), Some(argument), "{config}");
     }
     let rotary = of().init().unwrap();
-    let x = |shape| Tensor::<4>::zeros(shape, &Device::default());
+    let x = |shape| Tensor::<4>::zeros(shape, &reference_device());
     let name = |x, positions| rotary.forward(x, &positions).map(|_| ()).unwrap_err().argument();
     assert_eq!(name(x([2, 1, 3, 6]), Positions::From(0)), Some("heads"));
     assert_eq!(name(x([2, 1, 3, 8]), Positions::FromEach(vec![0])), Some("positions"));

@@ -5,8 +5,8 @@ use burn::tensor::activation::gelu;
 use burn::tensor::{Bool, Device, Tensor};
 
 use super::{
-    Input, assert_agreement, assert_close, assert_gradients, bools, gradients, heads, joined, noise, plain, restored,
-    shaken,
+    Input, assert_agreement, assert_close, assert_gradients, bools, gradients, heads, joined, noise, plain,
+    reference_device, restored, shaken,
 };
 use crate::Selection;
 use crate::nn::{
@@ -48,7 +48,7 @@ fn same_but(axes: &[Axis], a: [usize; 3], b: [usize; 3]) -> bool {
 #[test]
 fn any_axes_are_attention_over_the_grid_that_sees_along_them_alone() {
     use Axis::{Height, Time, Width};
-    let device = Device::default();
+    let device = reference_device();
     let grid = noise(GRID, 1, &device);
     let sets: [&[Axis]; 8] = [
         &[Time],
@@ -69,7 +69,7 @@ fn any_axes_are_attention_over_the_grid_that_sees_along_them_alone() {
 
 #[test]
 fn joint_is_plain_attention_over_all_positions() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(&axes(&[Axis::Time, Axis::Height, Axis::Width]), &device);
     let grid = noise(GRID, 1, &device);
     let flat = layer.attention.self_attention(grid.clone().reshape([2, 24, 6]), &AttentionOptions::new()).unwrap().out;
@@ -79,7 +79,7 @@ fn joint_is_plain_attention_over_all_positions() {
 #[test]
 fn causal_and_windows_hold_along_one_axis_and_along_several() {
     use Axis::{Height, Time, Width};
-    let device = Device::default();
+    let device = reference_device();
     let grid = noise(GRID, 1, &device);
     let near = |a: usize, b: usize, window: usize| a.abs_diff(b) <= window;
     let time = AxisConfig::new(Time).with_causal(true);
@@ -104,7 +104,7 @@ fn causal_and_windows_hold_along_one_axis_and_along_several() {
 
 #[test]
 fn padding_has_no_influence_even_where_it_holds_nan() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let gone = |position: usize| position / 8 % 3 == 2;
     let nan = || bools(GRID, |i| gone(i / 6), &device);
     let padding = || Mask::hide(bools([2, 3, 2, 4], gone, &device));
@@ -123,7 +123,7 @@ fn padding_has_no_influence_even_where_it_holds_nan() {
 
 #[test]
 fn weights_come_sequence_by_sequence() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(&axes(&[Axis::Time]), &device);
     let selection = Selection { heads: Some(vec![1]), rows: None };
     let output = layer.forward_with_weights(noise(GRID, 1, &device), None, selection).unwrap();
@@ -136,7 +136,7 @@ fn weights_come_sequence_by_sequence() {
 #[test]
 fn a_block_is_its_steps_and_its_feed_forward() {
     use Axis::{Height, Time, Width};
-    let device = Device::default();
+    let device = reference_device();
     let grid = noise(GRID, 1, &device);
     let schemes: [(SpaceTimeScheme, &[&[Axis]]); 4] = [
         (SpaceTimeScheme::Joint, &[&[Time, Height, Width]]),
@@ -166,7 +166,7 @@ fn a_block_is_its_steps_and_its_feed_forward() {
 
 #[test]
 fn gradients_are_central_differences() {
-    let device = Device::default();
+    let device = reference_device();
     for scheme in [SpaceTimeScheme::Divided, SpaceTimeScheme::Joint] {
         // On NdArray, Burn's gradient of GELU is that of the approximation by tanh.
         let config = SpaceTimeBlockConfig::new(4, 2, 5).with_activation(Activation::Relu);
@@ -192,7 +192,7 @@ fn every_backend_gives_the_same() {
 
 #[test]
 fn a_record_carries_every_parameter() {
-    let device = Device::default();
+    let device = reference_device();
     let config = SpaceTimeBlockConfig::new(6, 2, 8);
     let first = shaken(config.init(&device).unwrap());
     let second = restored(&first, config.init(&device).unwrap());
@@ -202,7 +202,7 @@ fn a_record_carries_every_parameter() {
 
 #[test]
 fn wrong_input_and_wrong_configs_name_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let block = SpaceTimeBlockConfig::new(6, 2, 8).init(&device).unwrap();
     let single = layer(&axes(&[Axis::Time]), &device);
     for shape in [[0, 3, 2, 4, 6], [2, 0, 2, 4, 6], [2, 3, 0, 4, 6], [2, 3, 2, 0, 6]] {

@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::store::{ModuleStore, SafetensorsStore, bridge};
 use burn::tensor::{Bool, Device, Tensor};
 
-use super::{assert_agreement, assert_close};
+use super::{assert_agreement, assert_close, reference_device};
 use crate::Selection;
 use crate::nn::load::{LoadError, Mapping, load_safetensors};
 use crate::nn::{
@@ -41,7 +41,7 @@ fn loaded<M: Module>(name: &str, module: M, mapping: Mapping) -> Result<M, LoadE
 
 /// What a layer answers is what the file says, and the same on every backend.
 fn agrees(name: &str, compute: impl Fn(&Device) -> Tensor<3>) {
-    let device = Device::default();
+    let device = reference_device();
     assert_close(compute(&device), tensor(name, "out.out", &device), TOLERANCE);
     assert_agreement(TOLERANCE, compute);
 }
@@ -59,7 +59,7 @@ fn multi_head_attention() {
             let input = |key| tensor(name, key, device);
             layer.forward(input("in.query"), input("in.key"), input("in.value"), &options).unwrap()
         };
-        let device = Device::default();
+        let device = reference_device();
         assert_close(attend(&device).weights.unwrap(), tensor(name, "out.weights", &device), TOLERANCE);
         agrees(name, |device| attend(device).out);
     }
@@ -118,7 +118,7 @@ fn transformer_decoder() {
 
 #[test]
 fn what_cannot_be_cut_is_named() {
-    let layer = MultiHeadAttentionConfig::new(12, 3).init(&Device::default()).unwrap();
+    let layer = MultiHeadAttentionConfig::new(12, 3).init(&reference_device()).unwrap();
     let mapping =
         Mapping::pytorch().split(r"in_proj_(weight|bias)$", &["a.$1", "b.$1", "c.$1", "d.$1", "e.$1"]).unwrap();
     let LoadError::Mismatch { mismatch, .. } = loaded("attention", layer, mapping).unwrap_err() else {

@@ -3,7 +3,9 @@
 use attn_core::Mask;
 use burn::tensor::{Device, Tensor};
 
-use super::{Input, assert_agreement, assert_close, assert_gradients, bools, noise, restored, shaken};
+use super::{
+    Input, assert_agreement, assert_close, assert_gradients, bools, noise, reference_device, restored, shaken,
+};
 use crate::nn::{
     Activation, AttentionOptions, DecoderOptions, NormPlacement, Transformer, TransformerConfig, TransformerOptions,
 };
@@ -18,7 +20,7 @@ fn transformer(device: &Device) -> Transformer {
 
 #[test]
 fn the_decoder_attends_to_what_the_encoder_made() {
-    let device = Device::default();
+    let device = reference_device();
     let model = transformer(&device);
     assert_eq!((model.encoder.layers.len(), model.decoder.layers.len()), (2, 1));
     assert!(model.encoder.norm.is_some() && model.decoder.norm.is_some());
@@ -32,7 +34,7 @@ fn the_decoder_attends_to_what_the_encoder_made() {
 
 #[test]
 fn padding_of_source_and_target_is_the_shorter_pair_even_where_it_holds_nan() {
-    let device = Device::default();
+    let device = reference_device();
     let model = transformer(&device);
     let (source, target) = (noise([1, 4, 8], 1, &device), noise([1, 3, 8], 2, &device));
     let poison = Tensor::full([1, 2, 8], f32::NAN, &device);
@@ -48,7 +50,7 @@ fn padding_of_source_and_target_is_the_shorter_pair_even_where_it_holds_nan() {
 
 #[test]
 fn token_by_token_is_the_whole_target() {
-    let device = Device::default();
+    let device = reference_device();
     let model = transformer(&device);
     let (source, target) = (noise([2, 5, 8], 1, &device), noise([2, 4, 8], 2, &device));
     let padding = Mask::keep(bools([2, 5], |i| i < 8, &device));
@@ -65,7 +67,7 @@ fn token_by_token_is_the_whole_target() {
 
 #[test]
 fn gradients_are_central_differences_back_to_the_source() {
-    let device = Device::default();
+    let device = reference_device();
     let small = TransformerConfig::new(4, 2, 5)
         .with_encoder_layers(1)
         .with_decoder_layers(1)
@@ -86,7 +88,7 @@ fn every_backend_gives_the_same_and_a_record_carries_everything() {
         model.forward(source, target, &TransformerOptions::new()).unwrap().decoder.hidden
     };
     assert_agreement(1e-5, |device| run(&transformer(device), device));
-    let device = Device::default();
+    let device = reference_device();
     let first = transformer(&device);
     let second = restored(&first, config().init(&device).unwrap());
     assert_close(run(&second, &device), run(&first, &device), 0.0);
@@ -94,7 +96,7 @@ fn every_backend_gives_the_same_and_a_record_carries_everything() {
 
 #[test]
 fn wrong_input_and_wrong_configs_name_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let model = transformer(&device);
     let zeros = |shape: [usize; 3]| Tensor::<3>::zeros(shape, &device);
     let run = |source, target, options: TransformerOptions| {

@@ -4,7 +4,7 @@ use attn_core::{AttentionError, KernelChoice, Mask};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use super::super::{assert_agreement, assert_close, bools, elements, noise};
+use super::super::{assert_agreement, assert_close, bools, elements, noise, reference_device};
 use super::{SIZES, inputs, integers, mixed, places, ranked, rows, softmax};
 use crate::Selection;
 use crate::nn::{AttentionOptions, GumbelAttention, GumbelAttentionConfig, GumbelAttentionOutput};
@@ -33,7 +33,7 @@ fn check_values(output: &GumbelAttentionOutput, value: &Tensor<4>) {
 
 #[test]
 fn at_rest_it_takes_the_best_key_and_draws_nothing() {
-    let device = Device::default();
+    let device = reference_device();
     let mask = |device: &Device| Mask::keep(bools([1, 1, 5, 6], |at| at / 6 != 3 && at % 4 != 1, device));
     let [query, key, value] = inputs(&device);
     let rows = rows(query, key, |i, j| i != 3 && (i * 6 + j) % 4 != 1);
@@ -57,7 +57,7 @@ fn at_rest_it_takes_the_best_key_and_draws_nothing() {
 
 #[test]
 fn in_training_it_draws_from_the_softmax_and_gives_one_value_exactly() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let draws = 6000;
     let (query, key) = (noise([1, 1, 1, 3], 1, &device).mul_scalar(2.0), noise([1, 1, 4, 3], 2, &device));
     let value = noise([1, 1, 4, 2], 3, &device);
@@ -80,7 +80,7 @@ fn in_training_it_draws_from_the_softmax_and_gives_one_value_exactly() {
 /// dOut·v_j`.
 #[test]
 fn gradients_go_through_the_soft_weights_to_scores_and_straight_to_the_chosen_values() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let temperature = 1e4;
     let [_, heads, _, query_len, key_len, _, value_dim] = SIZES;
     let [query, key, value] = inputs(&device);
@@ -111,7 +111,7 @@ fn gradients_go_through_the_soft_weights_to_scores_and_straight_to_the_chosen_va
 
 #[test]
 fn hidden_nan_has_no_influence_and_sinks_can_be_drawn() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let [query, key, value] = inputs(&device);
     let query = query.require_grad();
     let poison = |tensor: Tensor<4>| {
@@ -134,7 +134,7 @@ fn hidden_nan_has_no_influence_and_sinks_can_be_drawn() {
 
 #[test]
 fn a_seed_gives_the_same_draws() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let draw = || {
         device.seed(11);
         integers(attend(&layer(1.0), inputs(&device), &AttentionOptions::new()).indices)
@@ -150,7 +150,7 @@ fn every_backend_gives_the_same_at_rest() {
 
 #[test]
 fn empty_and_wrong_input() {
-    let device = Device::default();
+    let device = reference_device();
     for device in [device.clone(), device.clone().autodiff()] {
         for (batch, query_len, key_len) in [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0, 0)] {
             let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, &device);

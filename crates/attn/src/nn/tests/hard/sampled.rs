@@ -5,7 +5,9 @@ use burn::module::Module;
 use burn::tensor::activation;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::super::{Input, assert_agreement, assert_close, assert_gradients, elements, noise, restored};
+use super::super::{
+    Input, assert_agreement, assert_close, assert_gradients, elements, noise, reference_device, restored,
+};
 use super::{SIZES, inputs, integers, mixed, places, ranked, rows, softmax};
 use crate::Selection;
 use crate::nn::{AttentionOptions, SampledAttention, SampledAttentionConfig, SampledAttentionOutput};
@@ -36,7 +38,7 @@ fn some(device: &Device) -> Tensor<4, Int> {
 
 #[test]
 fn at_rest_it_takes_the_best_key() {
-    let device = Device::default();
+    let device = reference_device();
     let [query, key, value] = inputs(&device);
     let causal = AttentionOptions::new().spec(AttentionSpec::new().with_causal(true));
     let rows = rows(query, key, |i, j| j <= i + 1);
@@ -56,7 +58,7 @@ fn at_rest_it_takes_the_best_key() {
 
 #[test]
 fn output_likelihood_and_entropy_follow_their_formulas() {
-    let device = Device::default();
+    let device = reference_device();
     let [query, key, value] = inputs(&device);
     let causal = AttentionOptions::new().spec(AttentionSpec::new().with_causal(true));
     let options = causal.with_weights(Selection::all()).with_lse();
@@ -84,7 +86,7 @@ fn output_likelihood_and_entropy_follow_their_formulas() {
 
 #[test]
 fn sinks_hidden_keys_and_rows_that_see_nothing() {
-    let device = Device::default();
+    let device = reference_device();
     let [query, key, value] = inputs(&device);
     let sinks = Tensor::<1>::from_floats([0.5, -0.3, 1.0, 0.0], &device);
     let with_sinks = AttentionOptions::new().sinks(sinks);
@@ -130,7 +132,7 @@ fn sinks_hidden_keys_and_rows_that_see_nothing() {
 /// as written.
 #[test]
 fn the_surrogates_expected_gradient_is_that_of_the_expected_reward() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let (rows, keys, weight) = (2, 3, 0.3);
     let make =
         || [noise([1, 1, rows, 2], 1, &device).require_grad(), noise([1, 1, keys, 2], 2, &device).require_grad()];
@@ -161,7 +163,7 @@ fn the_surrogates_expected_gradient_is_that_of_the_expected_reward() {
         };
         // A first step moves the baseline to 0.6: any number that does not depend on the choice.
         layer.surrogate(&of(), Tensor::from_floats([1.2], &device)).unwrap();
-        assert_close(layer.baseline.value_sync().inner(), Tensor::from_floats([0.6], &Device::default()), 1e-6);
+        assert_close(layer.baseline.value_sync().inner(), Tensor::from_floats([0.6], &reference_device()), 1e-6);
         let output = of();
         let joint = elements(output.log_probs.clone()).iter().sum::<f64>().exp();
         let grads = layer.surrogate(&output, Tensor::from_floats([reward(a, b)], &device)).unwrap().backward();
@@ -181,7 +183,7 @@ fn the_surrogates_expected_gradient_is_that_of_the_expected_reward() {
 
 #[test]
 fn the_loss_and_the_baseline_follow_their_formulas() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let config = SampledAttentionConfig::new().with_samples(2).with_entropy_weight(0.1).with_baseline_decay(0.75);
     let layer = config.init(&device).unwrap();
     let output = attend(&layer, inputs(&device), &AttentionOptions::new());
@@ -205,7 +207,7 @@ fn the_loss_and_the_baseline_follow_their_formulas() {
 
 #[test]
 fn it_draws_from_the_softmax_and_a_seed_gives_the_same_draws() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let (query, key) = (noise([1, 1, 1, 3], 1, &device).mul_scalar(2.0), noise([1, 1, 4, 3], 2, &device));
     let value = noise([1, 1, 4, 2], 3, &device);
     let (rows_drawn, samples) = (1500, 4);
@@ -235,7 +237,7 @@ fn it_draws_from_the_softmax_and_a_seed_gives_the_same_draws() {
 
 #[test]
 fn gradients_are_central_differences() {
-    let device = Device::default();
+    let device = reference_device();
     let layer = layer(&device);
     let [query, key, value] = inputs(&device).map(Input::new);
     let sinks = Input::new(noise([4], 4, &device));
@@ -263,7 +265,7 @@ fn every_backend_gives_the_same() {
 
 #[test]
 fn what_is_hidden_has_no_influence_even_nan() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let [query, key, value] = inputs(&device);
     let poison = |tensor: Tensor<4>| {
         let [batch, heads, _, dim] = tensor.dims();
@@ -286,7 +288,7 @@ fn what_is_hidden_has_no_influence_even_nan() {
 
 #[test]
 fn empty_and_wrong_input() {
-    let plain = Device::default();
+    let plain = reference_device();
     for device in [plain.clone(), plain.clone().autodiff()] {
         let layer = layer(&device);
         for (batch, query_len, key_len) in [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0, 0)] {

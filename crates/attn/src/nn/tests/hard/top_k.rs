@@ -1,9 +1,11 @@
 //! Tests of attention to the best-scoring keys.
 
 use attn_core::{AttentionError, AttentionSpec, KernelChoice, Mask};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
-use super::super::{Input, assert_agreement, assert_close, assert_gradients, bools, elements, noise, plain};
+use super::super::{
+    Input, assert_agreement, assert_close, assert_gradients, bools, elements, noise, plain, reference_device,
+};
 use super::{SIZES, inputs, integers, mixed, places, ranked, rows, softmax};
 use crate::Selection;
 use crate::nn::{AttentionOptions, TopKAttentionConfig, TopKAttentionOutput};
@@ -44,7 +46,7 @@ fn check(k: usize, inputs: [Tensor<4>; 3], options: &AttentionOptions, shown: im
 
 #[test]
 fn it_is_softmax_over_the_best() {
-    let device = Device::default();
+    let device = reference_device();
     for k in [1, 2, 5, 6, 9] {
         check(k, inputs(&device), &AttentionOptions::new(), |_, _| true);
         // Causal with five queries and six keys: query i sees i + 2 of them, at times fewer than k.
@@ -59,7 +61,7 @@ fn it_is_softmax_over_the_best() {
 
 #[test]
 fn many_keys_are_sorted_out_and_few_taken_one_by_one_to_the_same_end() {
-    let device = Device::default();
+    let device = reference_device();
     let inputs = [noise([1, 2, 3, 4], 1, &device), noise([1, 1, 50, 4], 2, &device), noise([1, 1, 50, 3], 3, &device)];
     let causal = AttentionOptions::new().spec(AttentionSpec::new().with_causal(true).with_window(Some(38), None));
     for k in [31, 32, 33, 40, 49, 50, 51] {
@@ -70,7 +72,7 @@ fn many_keys_are_sorted_out_and_few_taken_one_by_one_to_the_same_end() {
 
 #[test]
 fn with_k_of_all_keys_it_is_plain_attention() {
-    let device = Device::default();
+    let device = reference_device();
     let [query, key, value] = inputs(&device);
     let wanted = plain(query, key, value, None);
     for k in [6, 100] {
@@ -80,7 +82,7 @@ fn with_k_of_all_keys_it_is_plain_attention() {
 
 #[test]
 fn equals_come_first_to_last() {
-    let device = Device::default();
+    let device = reference_device();
     let ones = |shape: [usize; 4]| Tensor::<4>::ones(shape, &device);
     let found = attend(3, [ones([1, 1, 2, 3]), ones([1, 1, 5, 3]), ones([1, 1, 5, 1])], &AttentionOptions::new());
     assert_eq!(integers(found.indices), [0, 1, 2, 0, 1, 2]);
@@ -88,7 +90,7 @@ fn equals_come_first_to_last() {
 
 #[test]
 fn a_sink_takes_weight_beside_the_chosen() {
-    let device = Device::default();
+    let device = reference_device();
     let sinks = Tensor::<1>::from_floats([0.3, -1.0, 0.0, 2.0], &device);
     let options = AttentionOptions::new().with_lse();
     let without = attend(2, inputs(&device), &options);
@@ -100,7 +102,7 @@ fn a_sink_takes_weight_beside_the_chosen() {
 
 #[test]
 fn hidden_nan_is_not_chosen_and_visible_nan_is_not_passed_by() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let [query, key, value] = inputs(&device);
     let poison = |tensor: Tensor<4>| {
         let [batch, heads, _, dim] = tensor.dims();
@@ -124,7 +126,7 @@ fn hidden_nan_is_not_chosen_and_visible_nan_is_not_passed_by() {
 
 #[test]
 fn gradients_are_central_differences() {
-    let inputs = inputs(&Device::default()).map(Input::new);
+    let inputs = inputs(&reference_device()).map(Input::new);
     let [query, key, value] = inputs;
     let layer = TopKAttentionConfig::new(3).init().unwrap();
     assert_gradients((query, (key, value)), |(query, (key, value))| {
@@ -147,7 +149,7 @@ fn every_backend_gives_the_same() {
 
 #[test]
 fn empty_and_wrong_input() {
-    let device = Device::default();
+    let device = reference_device();
     for (batch, query_len, key_len) in [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0, 0)] {
         let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, &device);
         let inputs = [zeros([batch, 2, query_len, 3]), zeros([batch, 1, key_len, 3]), zeros([batch, 1, key_len, 5])];

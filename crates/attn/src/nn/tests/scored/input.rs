@@ -1,16 +1,16 @@
 //! Tests of empty and wrong input to attention by a choice of score.
 
 use attn_core::{AttentionError, AttentionSpec};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 
-use super::super::assert_close;
+use super::super::{assert_close, reference_device};
 use super::{KINDS, NORMALISERS, SIZES, attend, inputs, layer};
 use crate::nn::{AttentionOptions, Normaliser, ScoreConfig, ScoreKind, ScoredAttentionConfig};
 use crate::{AttentionOutput, Selection};
 
 #[test]
 fn empty_batches_and_sequences_have_their_answers() {
-    let device = Device::default();
+    let device = reference_device();
     let [_, heads, kv_heads, _, _, dim, value_dim] = SIZES;
     for kind in KINDS {
         for normaliser in NORMALISERS {
@@ -36,7 +36,7 @@ fn empty_batches_and_sequences_have_their_answers() {
 
 #[test]
 fn wrong_input_names_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let [query, key, value] = inputs(&device);
     let name = |result: Result<AttentionOutput, AttentionError>| result.map(|_| ()).unwrap_err().argument();
     for kind in KINDS {
@@ -72,7 +72,7 @@ fn wrong_input_names_the_argument() {
 
 #[test]
 fn a_config_without_a_meaning_names_the_size() {
-    let device = Device::default();
+    let device = reference_device();
     let score = ScoreConfig::new;
     let cosine = |initial_scale, max_scale| score(2, 3).with_kind(ScoreKind::Cosine { initial_scale, max_scale });
     let cases = [

@@ -1,16 +1,16 @@
 //! Tests of gradients through the score functions.
 
 use attn_core::AttentionSpec;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 
-use super::super::{Input, assert_close, assert_gradients, elements, gradients, noise, shaken};
+use super::super::{Input, assert_close, assert_gradients, elements, gradients, noise, reference_device, shaken};
 use super::{KINDS, NORMALISERS, SIZES, attend, inputs, layer};
 use crate::nn::{AttentionOptions, ScoreConfig, ScoreKind, ScoredAttentionConfig};
 
 #[test]
 fn additive_gradients_of_several_runs_are_those_of_one() {
     // Two heads, 2¹⁸ keys and 8 hidden features are 4 Mi numbers a query: a run each.
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let (keys, hidden) = (1 << 18, 8);
     let score = ScoreConfig::new(2, 1).with_kv_heads(Some(1)).with_kind(ScoreKind::Additive { hidden });
     let layer = shaken(ScoredAttentionConfig::new(score).init(&device).unwrap());
@@ -37,7 +37,7 @@ fn additive_gradients_of_several_runs_are_those_of_one() {
 
 #[test]
 fn autodiff_may_be_on_for_the_layer_or_one_input_alone() {
-    let plain = Device::default();
+    let plain = reference_device();
     for kind in KINDS {
         for normaliser in NORMALISERS {
             for tracked in 0..4 {
@@ -55,7 +55,7 @@ fn autodiff_may_be_on_for_the_layer_or_one_input_alone() {
 
 #[test]
 fn hidden_nan_reaches_neither_output_nor_gradients() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let [query, key, value] = inputs(&device);
     let poison = |tensor: Tensor<4>| {
         let [batch, heads, _, dim] = tensor.dims();
@@ -96,7 +96,7 @@ fn hidden_nan_reaches_neither_output_nor_gradients() {
 
 #[test]
 fn gradients_are_central_differences() {
-    let device = Device::default();
+    let device = reference_device();
     for kind in KINDS {
         for normaliser in NORMALISERS {
             // Scores of moderate size, so that every row of the sparse ones keeps a few keys.

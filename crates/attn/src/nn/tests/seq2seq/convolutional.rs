@@ -7,7 +7,8 @@ use burn::tensor::{Device, Tensor};
 use super::{linear, sigmoid, vectors};
 use crate::nn::seq2seq::{ConvolutionalEncoder, ConvolutionalEncoderConfig, Memory, length_padding};
 use crate::nn::tests::{
-    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, restored, shaken,
+    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, reference_device,
+    restored, shaken,
 };
 
 fn config() -> ConvolutionalEncoderConfig {
@@ -67,7 +68,7 @@ fn assert_elements(found: Tensor<3>, wanted: &[f64]) {
 
 #[test]
 fn keys_and_values_follow_their_formulas() {
-    let device = Device::default();
+    let device = reference_device();
     for kernel_size in [1, 3, 5] {
         let encoder = shaken(config().with_kernel_size(kernel_size).init(&device).unwrap());
         let input = noise([1, 5, 4], 1, &device);
@@ -80,7 +81,7 @@ fn keys_and_values_follow_their_formulas() {
 
 #[test]
 fn padding_on_either_side_is_the_shorter_sequence_even_where_it_holds_nan() {
-    let device = Device::default();
+    let device = reference_device();
     let encoder = encoder(&device);
     let short = noise([1, 4, 4], 1, &device);
     let [keys, values] = expected(&encoder, short.clone());
@@ -105,7 +106,7 @@ fn padding_on_either_side_is_the_shorter_sequence_even_where_it_holds_nan() {
 
 #[test]
 fn gradients_are_central_differences_and_nan_in_padding_has_none() {
-    let device = Device::default();
+    let device = reference_device();
     assert_gradients((encoder(&device), Input::new(noise([2, 4, 4], 1, &device))), |(encoder, input)| {
         let input = input.value();
         let padding = length_padding(&[4, 2], 4, &input.device()).unwrap();
@@ -128,7 +129,7 @@ fn every_backend_gives_the_same_and_a_record_carries_everything() {
         memory.key() * 2.0 + memory.value()
     };
     assert_agreement(1e-5, |device| run(&encoder(device), device));
-    let device = Device::default();
+    let device = reference_device();
     let first = encoder(&device);
     let second = restored(&first, config().init(&device).unwrap());
     assert_close(run(&second, &device), run(&first, &device), 0.0);
@@ -136,7 +137,7 @@ fn every_backend_gives_the_same_and_a_record_carries_everything() {
 
 #[test]
 fn dropout_acts_in_training_alone() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let encoder = shaken(config().with_dropout(0.5).init(&device).unwrap());
     let input = noise([2, 5, 4], 1, &device);
     let trained = encoder.forward(input.clone(), None).unwrap().value().inner();
@@ -146,7 +147,7 @@ fn dropout_acts_in_training_alone() {
 
 #[test]
 fn empty_input_has_its_answer_and_wrong_input_names_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let encoder = encoder(&device);
     let run = |shape: [usize; 3], padding: Option<[usize; 2]>| -> Result<Memory, _> {
         let padding = padding.map(|shape| Mask::keep(bools(shape, |_| true, &device)));

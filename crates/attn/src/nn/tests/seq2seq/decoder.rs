@@ -10,7 +10,8 @@ use crate::nn::seq2seq::{
     RecurrentState,
 };
 use crate::nn::tests::{
-    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, restored, shaken,
+    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, reference_device,
+    restored, shaken,
 };
 
 const SCORES: [AlignmentScore; 4] =
@@ -122,7 +123,7 @@ fn assert_elements(found: Tensor<3>, wanted: &[f64]) {
 
 #[test]
 fn every_style_with_every_score_and_cell_follows_its_formula_under_padding_that_holds_nan() {
-    let device = Device::default();
+    let device = reference_device();
     for style in STYLES {
         for score in SCORES {
             for kind in [RecurrentKind::Gru, RecurrentKind::Lstm] {
@@ -154,7 +155,7 @@ fn every_style_with_every_score_and_cell_follows_its_formula_under_padding_that_
 
 #[test]
 fn steps_and_chunks_are_the_whole_target() {
-    let device = Device::default();
+    let device = reference_device();
     for style in STYLES {
         let config = config(AlignmentScore::General, style);
         let decoder = shaken(config.init(&device).unwrap());
@@ -174,7 +175,7 @@ fn steps_and_chunks_are_the_whole_target() {
 
 #[test]
 fn the_first_states_are_those_given() {
-    let device = Device::default();
+    let device = reference_device();
     let config = config(AlignmentScore::Additive, STYLES[0]).with_kind(RecurrentKind::Lstm);
     let decoder = shaken(config.init(&device).unwrap());
     let (memory, input) = (memory(&config, &device), noise([2, 4, 3], 1, &device));
@@ -188,7 +189,7 @@ fn the_first_states_are_those_given() {
 
 #[test]
 fn a_state_is_a_value_that_rows_can_be_picked_from() {
-    let device = Device::default();
+    let device = reference_device();
     for style in STYLES {
         let config = config(AlignmentScore::Additive, style);
         let decoder = shaken(config.init(&device).unwrap());
@@ -217,7 +218,7 @@ fn a_state_is_a_value_that_rows_can_be_picked_from() {
 
 #[test]
 fn gradients_are_central_differences_back_to_the_memory() {
-    let device = Device::default();
+    let device = reference_device();
     for (at, style) in STYLES.into_iter().enumerate() {
         // Every score in the first style, another one in each of the others.
         let scores = [&SCORES[..], &SCORES[..1], &SCORES[3..]][at];
@@ -261,7 +262,7 @@ fn every_backend_gives_the_same_and_a_record_carries_everything() {
                 run(decoder, &memory(&config, device), noise([2, 3, 3], 1, device)).out
             };
             assert_agreement(1e-5, |device| of(&shaken(config.init(device).unwrap()), device));
-            let device = Device::default();
+            let device = reference_device();
             let first = shaken(config.init(&device).unwrap());
             let second = restored(&first, config.init(&device).unwrap());
             assert_close(of(&second, &device), of(&first, &device), 0.0);
@@ -271,7 +272,7 @@ fn every_backend_gives_the_same_and_a_record_carries_everything() {
 
 #[test]
 fn dropout_acts_between_layers_in_training_alone() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let config = config(AlignmentScore::Dot, STYLES[1]).with_dropout(0.5);
     let decoder = shaken(config.init(&device).unwrap());
     let input = noise([2, 3, 3], 1, &device);
@@ -283,7 +284,7 @@ fn dropout_acts_between_layers_in_training_alone() {
 
 #[test]
 fn empty_batches_targets_and_memories_have_their_answers() {
-    let device = Device::default();
+    let device = reference_device();
     for style in STYLES {
         for score in SCORES {
             let config = config(score, style);
@@ -304,7 +305,7 @@ fn empty_batches_targets_and_memories_have_their_answers() {
 
 #[test]
 fn wrong_input_and_wrong_configs_name_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let config_of = config(AlignmentScore::General, STYLES[1]);
     let decoder = config_of.init(&device).unwrap();
     let zeros = |shape: [usize; 3]| Tensor::<3>::zeros(shape, &device);

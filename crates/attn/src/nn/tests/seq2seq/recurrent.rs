@@ -10,7 +10,8 @@ use crate::nn::seq2seq::{
     StateBridgeConfig, length_padding,
 };
 use crate::nn::tests::{
-    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, restored, shaken,
+    Input, assert_agreement, assert_close, assert_gradients, bools, elements, gradients, noise, reference_device,
+    restored, shaken,
 };
 
 const KINDS: [RecurrentKind; 2] = [RecurrentKind::Gru, RecurrentKind::Lstm];
@@ -56,7 +57,7 @@ fn assert_rows(found: Tensor<3>, wanted: Vec<Vec<f64>>) {
 
 #[test]
 fn cells_follow_their_formulas() {
-    let device = Device::default();
+    let device = reference_device();
     for kind in KINDS {
         for bias in [true, false] {
             let cell = shaken(RecurrentCellConfig::new(3, 4, kind).with_bias(bias).init(&device).unwrap());
@@ -74,7 +75,7 @@ fn cells_follow_their_formulas() {
 
 #[test]
 fn the_encoder_is_its_cells_step_by_step_whatever_its_form() {
-    let device = Device::default();
+    let device = reference_device();
     let input = noise([2, 5, 3], 1, &device);
     for kind in KINDS {
         for direction in [Direction::Forward, Direction::Backward, Direction::Bidirectional] {
@@ -97,7 +98,7 @@ fn the_encoder_is_its_cells_step_by_step_whatever_its_form() {
 
 #[test]
 fn padding_anywhere_is_as_if_it_were_not_there_even_where_it_holds_nan() {
-    let device = Device::default();
+    let device = reference_device();
     let there = |b: usize, t: usize| if b == 0 { t < 3 } else { t != 0 && t != 2 };
     let mask = bools([2, 5], |i| there(i / 5, i % 5), &device);
     let nowhere = mask.clone().bool_not().unsqueeze_dim::<3>(2).expand::<3, _>([2, 5, 3]);
@@ -125,7 +126,7 @@ fn padding_anywhere_is_as_if_it_were_not_there_even_where_it_holds_nan() {
 
 #[test]
 fn gradients_are_central_differences_under_padding_too() {
-    let device = Device::default();
+    let device = reference_device();
     for kind in KINDS {
         let encoder = shaken(config(kind).init(&device).unwrap());
         assert_gradients((encoder, Input::new(noise([2, 3, 3], 1, &device))), |(encoder, input)| {
@@ -148,7 +149,7 @@ fn gradients_are_central_differences_under_padding_too() {
 
 #[test]
 fn the_bridge_follows_its_formula() {
-    let device = Device::default();
+    let device = reference_device();
     for kind in KINDS {
         let encoder = shaken(config(kind).init(&device).unwrap());
         let states = encoder.forward(noise([1, 3, 3], 1, &device), None).unwrap().states;
@@ -190,7 +191,7 @@ fn the_bridge_follows_its_formula() {
 
 #[test]
 fn every_backend_gives_the_same_and_a_record_carries_everything() {
-    let device = Device::default();
+    let device = reference_device();
     for kind in KINDS {
         let run = |encoder: &RecurrentEncoder, device: &Device| {
             let padding = Mask::keep(bools([2, 4], |i| i != 3, device));
@@ -205,7 +206,7 @@ fn every_backend_gives_the_same_and_a_record_carries_everything() {
 
 #[test]
 fn dropout_acts_between_layers_in_training_alone() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let encoder = shaken(config(RecurrentKind::Gru).with_dropout(0.5).init(&device).unwrap());
     let input = noise([2, 5, 3], 1, &device);
     let trained = encoder.forward(input.clone(), None).unwrap().hidden.inner();
@@ -215,7 +216,7 @@ fn dropout_acts_between_layers_in_training_alone() {
 
 #[test]
 fn empty_input_has_its_answer_and_wrong_input_names_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let encoder = shaken(config(RecurrentKind::Lstm).init(&device).unwrap());
     for (batch, length) in [(0, 4), (2, 0), (0, 0)] {
         let padding = bools([batch, length], |_| true, &device);

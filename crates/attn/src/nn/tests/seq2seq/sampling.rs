@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::nn::seq2seq::{
     AlignmentScore, AttendingDecoder, AttendingDecoderConfig, AttentionStyle, Memory, SampledOutput, ScheduledSampling,
 };
-use crate::nn::tests::{assert_close, noise, shaken};
+use crate::nn::tests::{assert_close, noise, reference_device, shaken};
 
 /// A decoder over a vocabulary of 6 with its embedding and projection.
 struct Model {
@@ -51,7 +51,7 @@ fn tokens(batch: usize, device: &Device) -> Tensor<2, Int> {
 
 #[test]
 fn probability_0_is_teacher_forcing_and_a_tiny_one_feeds_the_same() {
-    let device = Device::default();
+    let device = reference_device();
     let (model, tokens) = (Model::new(&device, 2), tokens(2, &device));
     let forced = model.run(&tokens, 0.0, true);
     assert_eq!(ints(forced.fed), ints(tokens.clone()));
@@ -62,7 +62,7 @@ fn probability_0_is_teacher_forcing_and_a_tiny_one_feeds_the_same() {
 
 #[test]
 fn probability_1_feeds_the_most_probable_token_of_the_step_before() {
-    let device = Device::default();
+    let device = reference_device();
     let (model, tokens) = (Model::new(&device, 2), tokens(2, &device));
     let output = model.run(&tokens, 1.0, false);
     let (fed, best) = (ints(output.fed.clone()), ints(output.logits.clone().argmax(2).reshape([2, 4])));
@@ -76,7 +76,7 @@ fn probability_1_feeds_the_most_probable_token_of_the_step_before() {
 
 #[test]
 fn draws_follow_the_distribution_and_the_coin_its_probability() {
-    let device = Device::default();
+    let device = reference_device();
     device.seed(3);
     let rows = 4000;
     let model = Model::new(&device, rows);
@@ -100,7 +100,7 @@ fn draws_follow_the_distribution_and_the_coin_its_probability() {
 
 #[test]
 fn training_goes_through_the_tokens_that_were_fed() {
-    let device = Device::default().autodiff();
+    let device = reference_device().autodiff();
     let mut model = Model::new(&device, 2);
     let table = Param::from_tensor(model.table.clone());
     model.table = table.val();
@@ -113,7 +113,7 @@ fn training_goes_through_the_tokens_that_were_fed() {
 
 #[test]
 fn wrong_input_names_the_argument() {
-    let device = Device::default();
+    let device = reference_device();
     let (model, tokens) = (Model::new(&device, 2), tokens(2, &device));
     let run = |probability, features: usize, vocabulary: usize| {
         let mut state = model.decoder.start(&model.memory, None).unwrap();
