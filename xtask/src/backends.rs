@@ -122,8 +122,15 @@ pub const TABLE: &[Backend] = &[
 pub const DEFAULT: [&str; 2] = ["ndarray", "flex"];
 
 /// The packages with one feature for each backend.
-pub const WITH_FEATURES: [&str; 5] =
-    ["burn-attn", "attn-testing", "attn-benches", "attn-example-minilm", "attn-example-libtorch"];
+pub const WITH_FEATURES: [&str; 7] = [
+    "burn-attn",
+    "attn-testing",
+    "attn-benches",
+    "attn-example-minilm",
+    "attn-example-libtorch",
+    "attn-example-learn",
+    "attn-example-digits",
+];
 
 /// Where no CPU has NEON, its kernel runs on a model of it.
 pub const NEON_MODEL: &[Feature] = if cfg!(target_arch = "aarch64") { &[] } else { &[("attn-cpu", "neon-model")] };

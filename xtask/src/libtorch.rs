@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow, bail};
 
 use crate::backends::Environment;
-use crate::fetch::{Asset, FetchError, Kept, Store, Wheel};
-use crate::pip::Pip;
+use crate::fetch::{Asset, FetchError, Form, Kept, Package, Store};
+use crate::registry::Registry;
 use crate::workspace;
 
 /// Which set.
@@ -40,7 +40,7 @@ const OPTIONS: &[&str] = &[
 
 const CPU: Asset<'static> = Asset {
     folder: "libtorch-2.9.0-cpu",
-    wheels: &[
+    packages: &[
         torch(&[
             HEADERS,
             library("torch/lib/libc10.so", "lib/libc10.so"),
@@ -65,7 +65,7 @@ const CPU: Asset<'static> = Asset {
 
 const CUDA: Asset<'static> = Asset {
     folder: "libtorch-2.9.0-cuda",
-    wheels: &[
+    packages: &[
         torch(&[
             HEADERS,
             library("torch/lib/libc10.so", "lib/libc10.so"),
@@ -174,7 +174,7 @@ const CUDA: Asset<'static> = Asset {
 
 const HEADERS: Kept<'static> = Kept::Folder { from: "torch/include/", to: "include/" };
 
-const fn torch(keep: &'static [Kept<'static>]) -> Wheel<'static> {
+const fn torch(keep: &'static [Kept<'static>]) -> Package<'static> {
     nvidia("torch==2.9.0", 899_815_990, "51de31219c97c51cf4bf2be94d622e3deb5dcc526c6dc00e97c17eaec0fc1d67", keep)
 }
 
@@ -183,8 +183,8 @@ const fn nvidia(
     bytes: u64,
     sha256: &'static str,
     keep: &'static [Kept<'static>],
-) -> Wheel<'static> {
-    Wheel { requirement, options: OPTIONS, bytes, sha256, keep }
+) -> Package<'static> {
+    Package { requirement, form: Form::Wheel, options: OPTIONS, bytes, sha256, keep }
 }
 
 const fn library(from: &'static str, to: &'static str) -> Kept<'static> {
@@ -270,7 +270,7 @@ fn ensure(asset: &Asset<'static>) -> Result<PathBuf> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         bail!("LibTorch {VERSION} is fetched for Linux on x86-64 alone; LIBTORCH takes the folder of one of your own");
     }
-    store()?.ensure(asset, &Pip::new("LibTorch")).map_err(|error| match error {
+    store()?.ensure(asset, &Registry::new("LibTorch")).map_err(|error| match error {
         FetchError::Download(why) => anyhow!("LibTorch {VERSION} could not be fetched ({why}); {HINT}"),
         other => anyhow!(other),
     })
@@ -307,15 +307,15 @@ mod tests {
     fn both_sets_have_what_the_build_asks_for() {
         for asset in [&CPU, &CUDA] {
             let texts = asset.texts.iter().map(|(to, _)| *to);
-            let files = asset.wheels.iter().flat_map(|wheel| wheel.keep).filter_map(|kept| match kept {
+            let files = asset.packages.iter().flat_map(|package| package.keep).filter_map(|kept| match kept {
                 Kept::File { to, .. } => Some(*to),
-                Kept::Folder { .. } => None,
+                Kept::Folder { .. } | Kept::Inside { .. } => None,
             });
             let all: Vec<_> = texts.chain(files).collect();
             for name in ["build-version", "lib/libtorch.so", "lib/libtorch_cpu.so", "lib/libc10.so"] {
                 assert_eq!(all.iter().filter(|file| **file == name).count(), 1, "{}: {name}", asset.folder);
             }
-            assert!(asset.wheels.iter().all(|wheel| wheel.sha256.len() == 64 && wheel.bytes > 0));
+            assert!(asset.packages.iter().all(|package| package.sha256.len() == 64 && package.bytes > 0));
         }
     }
 }

@@ -1,12 +1,14 @@
 //! `cargo xtask`: sets up, tests, verifies, shows and measures the attention of this workspace.
 //!
 //! One file a command. What they share: `workspace` (paths, cargo, the cache folder), `backends` (the one table of
-//! backends), `metadata` (what cargo knows of the packages), `fetch` with `pip` and `progress` (how the pretrained model and LibTorch come here), `table` (plain text tables).
+//! backends), `metadata` (what cargo knows of the packages), `fetch` with `registry` and `progress` (how the pretrained model,
+//! the examples' data and LibTorch come here), `table` (plain text tables).
 //! Nothing of Burn is in here, so that it compiles in seconds; the programs it runs are built by cargo when they are needed.
 
 mod backends;
 mod bench;
 mod ci;
+mod data;
 mod demo;
 mod doctor;
 mod example;
@@ -15,8 +17,8 @@ mod gpu;
 mod libtorch;
 mod metadata;
 mod model;
-mod pip;
 mod progress;
+mod registry;
 mod table;
 mod test;
 mod tidy;
@@ -53,6 +55,8 @@ enum Command {
     Demo(demo::Args),
     /// Run one of the small programs of examples/
     Example(example::Args),
+    /// Fetch the examples' data into the cache
+    Data(data::Args),
     /// Fetch LibTorch for the backend tch into the cache
     Libtorch(libtorch::Args),
     /// Tell which backends can run here, and how to get the others
@@ -80,6 +84,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Example(args) => example::run(&args),
+        Command::Data(args) => data::run(&args),
         Command::Libtorch(args) => libtorch::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Tidy => tidy::run(),

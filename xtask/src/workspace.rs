@@ -44,7 +44,8 @@ pub fn cargo(subcommand: &str) -> Command {
 
 /// Every package that has a program with backends. They are built together, so that cargo settles on one set of features for what
 /// they share, and compiles Burn once for all of them instead of once for each.
-const WITH_PROGRAMS: [&str; 4] = ["attn-testing", "attn-benches", "attn-example-minilm", "attn-example-libtorch"];
+const WITH_PROGRAMS: [&str; 5] =
+    ["attn-testing", "attn-benches", "attn-example-minilm", "attn-example-libtorch", "attn-example-digits"];
 
 /// An optimised program of the workspace, built now with the features of `chosen` and `extra` ones; its own arguments are to be
 /// added.
@@ -138,8 +139,9 @@ mod tests {
         assert_eq!(
             shown(&build_programs(&[flex], &[])),
             "cargo build --release --bins --package=attn-testing --package=attn-benches --package=attn-example-minilm \
-             --package=attn-example-libtorch --no-default-features \
-             --features=attn-testing/flex,attn-benches/flex,attn-example-minilm/flex,attn-example-libtorch/flex"
+             --package=attn-example-libtorch --package=attn-example-digits --no-default-features \
+             --features=attn-testing/flex,attn-benches/flex,attn-example-minilm/flex,attn-example-libtorch/flex,\
+             attn-example-digits/flex"
         );
     }
 

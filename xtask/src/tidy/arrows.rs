@@ -27,11 +27,13 @@ const CORE: &str = "attn-core";
 const CPU: &str = "attn-cpu";
 /// What the two CPU bindings share.
 const HOST: &str = "attn-host";
+/// What the learning examples share.
+const LEARN: &str = "attn-example-learn";
 const NONE: Burn = Burn::Only(&[]);
 const PRIMITIVES: Burn = Burn::Only(&["burn-backend", "burn-std"]);
 
 /// A package without a rule is a finding: whoever adds one draws its arrows here and in ARCHITECTURE.md.
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 15] = [
     Rule { package: CORE, workspace: &[], burn: PRIMITIVES },
     Rule { package: CPU, workspace: &[], burn: NONE },
     Rule { package: HOST, workspace: &[CORE, CPU], burn: PRIMITIVES },
@@ -56,6 +58,8 @@ const RULES: [Rule; 13] = [
     Rule { package: "attn-benches", workspace: &[CORE, CPU, "attn-tch", "burn-attn", "attn-testing"], burn: Burn::Any },
     Rule { package: "attn-example-minilm", workspace: &["burn-attn"], burn: Burn::Any },
     Rule { package: "attn-example-libtorch", workspace: &["burn-attn"], burn: Burn::Any },
+    Rule { package: LEARN, workspace: &["burn-attn"], burn: Burn::Any },
+    Rule { package: "attn-example-digits", workspace: &["burn-attn", LEARN], burn: Burn::Any },
     Rule { package: "xtask", workspace: &[], burn: NONE },
 ];
 
