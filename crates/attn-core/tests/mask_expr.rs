@@ -272,7 +272,9 @@ fn axes_without_elements_compile() {
         {
             let mask = expr.compile(&shape).unwrap();
             assert_eq!(mask.shape()[2..], [q, k]);
-            assert!(b * h * q * k > 0 || mask.count().full + mask.count().partial == 0 || mask.shape()[0] == 1);
+            // What an expression does not depend on is broadcast, and so has blocks where the lengths have.
+            let broadcast = mask.shape()[0] * mask.shape()[1] == 1;
+            assert!(mask.table().is_empty() || broadcast && q * k > 0, "{expr:?} {:?}", mask.shape());
         }
     }
 }

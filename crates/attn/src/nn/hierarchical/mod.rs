@@ -21,7 +21,7 @@ pub enum SequenceEncoderConfig {
     /// A bidirectional GRU, as in the paper.
     Gru(BidirectionalGruConfig),
     /// A transformer encoder. It knows no positions: add them to its inputs.
-    Transformer(TransformerEncoderConfig),
+    Transformer(Box<TransformerEncoderConfig>),
 }
 
 impl SequenceEncoderConfig {

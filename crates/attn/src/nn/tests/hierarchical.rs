@@ -110,7 +110,7 @@ fn config() -> HierarchicalAttentionConfig {
 
 fn transformer(d_model: usize) -> SequenceEncoderConfig {
     let layer = TransformerEncoderLayerConfig::new(d_model, 1, 6).with_norm(NormPlacement::Pre);
-    SequenceEncoderConfig::Transformer(TransformerEncoderConfig::new(layer, 1))
+    SequenceEncoderConfig::Transformer(Box::new(TransformerEncoderConfig::new(layer, 1)))
 }
 
 fn with_transformers() -> HierarchicalAttentionConfig {
