@@ -68,6 +68,7 @@ fn kernel<T: Element>(
         bias: None,
         alibi_slopes: None,
         sinks: None,
+        blocks: None,
     };
     let mut out = vec![T::default(); query.len()];
     forward(&problem, isa, &mut out, None)?;
