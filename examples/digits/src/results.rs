@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::tensor::Device;
-use learn::page::{Page, heat_image};
+use learn::page::{Page, confusion, heat_image};
 use learn::{Evaluation, Plan, curve, files};
 
 use crate::data::{Digits, Images};
@@ -91,7 +91,12 @@ fn page(plan: &Plan, evaluation: &Evaluation, curve: &str, held: &Digits, readin
     let samples = format!("of {} digits each, seed {}, on {}", plan.batch, plan.seed, plan.backend);
     facts.push(("steps", plan.steps.to_string(), samples));
     page.facts(&facts);
-    page.html(curve);
+    let mut counts = vec![vec![0; 10]; 10];
+    for (&label, &class) in held.labels.iter().zip(&reading.classes) {
+        counts[label][class] += 1;
+    }
+    let classes: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
+    page.beside(&[curve.to_string(), confusion(&classes, &counts)]);
 
     let (wrong, right): (Vec<usize>, Vec<usize>) =
         (0..held.labels.len()).partition(|&at| reading.classes[at] != held.labels[at]);
@@ -108,12 +113,6 @@ fn page(plan: &Plan, evaluation: &Evaluation, curve: &str, held: &Digits, readin
         (0..10).flat_map(|digit| right.iter().filter(move |&&at| held.labels[at] == digit).take(RIGHT_OF_EACH));
     page.tiles(&firsts.map(|&at| tile(held, reading, at)).collect::<Vec<_>>());
 
-    page.section("What was taken for what", "Rows: what the digit is. Columns: what it was read as.");
-    let mut counts = vec![vec![0; 10]; 10];
-    for (&label, &class) in held.labels.iter().zip(&reading.classes) {
-        counts[label][class] += 1;
-    }
-    page.confusion(&(0..10).map(|digit| digit.to_string()).collect::<Vec<_>>(), &counts);
     page.finish()
 }
 

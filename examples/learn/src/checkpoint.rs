@@ -16,6 +16,7 @@ use burn::optim::ModuleOptimizer;
 use burn::store::ModuleRecord;
 use burn::tensor::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::files::write_atomically;
 
@@ -25,7 +26,7 @@ const MAGIC: &[u8] = b"attn checkpoint 1\n";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     /// What run it is of; see [`Plan`](crate::Plan).
-    pub run: String,
+    pub run: Value,
     /// Steps done.
     pub step: usize,
     /// The loss of each.
@@ -36,7 +37,7 @@ pub struct Checkpoint {
 
 #[derive(Serialize, Deserialize)]
 struct Header {
-    run: String,
+    run: Value,
     step: usize,
     /// Bytes of losses, model, optimiser.
     lengths: [usize; 3],
@@ -47,10 +48,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If Burn cannot write the records.
-    pub fn of<M: Module>(run: &str, losses: &[f32], model: &M, optimizer: &ModuleOptimizer) -> Result<Self> {
+    pub fn of<M: Module>(run: &Value, losses: &[f32], model: &M, optimizer: &ModuleOptimizer) -> Result<Self> {
         let model = model.clone().into_record().into_bytes()?.to_vec();
         let optimizer = optimizer.into_bytes()?.to_vec();
-        Ok(Self { run: run.to_string(), step: losses.len(), losses: losses.to_vec(), model, optimizer })
+        Ok(Self { run: run.clone(), step: losses.len(), losses: losses.to_vec(), model, optimizer })
     }
 
     /// Model and optimiser as they were, put into ones that were made alike.
@@ -117,7 +118,13 @@ mod tests {
 
     fn checkpoint() -> Checkpoint {
         let losses = vec![0.1, f32::MIN_POSITIVE, 1.0 / 3.0];
-        Checkpoint { run: "a \"run\"".into(), step: 3, losses, model: vec![1; 100], optimizer: vec![2; 50] }
+        Checkpoint {
+            run: serde_json::json!({"what": "a \"run\"", "rate": 0.004}),
+            step: 3,
+            losses,
+            model: vec![1; 100],
+            optimizer: vec![2; 50],
+        }
     }
 
     #[test]
