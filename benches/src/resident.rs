@@ -41,6 +41,16 @@ fn give_back() {
     }
 }
 
+/// Makes glibc's allocator ask the system for every large block and hand it back when it is freed. By itself it comes to keep blocks
+/// of up to 32 MiB, which then serve later calls unseen. For tests: allocations take longer so.
+pub fn keep_nothing() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` may be called by any thread at any time; it sets a number of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10);
+    }
+}
+
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@
 use attn_benches::backend::Backend;
 use attn_benches::contestants::{Contestant, enter};
 use attn_benches::inputs::Inputs;
-use attn_benches::resident::Resident;
+use attn_benches::resident::{Resident, keep_nothing};
 use attn_benches::shapes::{Dtype, Shape, Suite};
 
 /// What the count of pages may be off by: stacks, allocator's own pages, and code that a call is the first to touch.
@@ -61,6 +61,7 @@ fn both(shape: &Shape) -> (u64, u64) {
 
 #[test]
 fn no_more_than_libtorch_directly_and_linear_in_the_lengths() {
+    keep_nothing();
     for length in [1024, 4096] {
         for causal in [false, true] {
             let (ours, direct) = both(&shape(Suite::Prefill, length, causal));
