@@ -45,7 +45,7 @@ impl Set {
     /// Epochs of a whole run and of a short one.
     pub fn epochs(self) -> (usize, usize) {
         match self {
-            Self::Sklearn => (60, 20),
+            Self::Sklearn => (100, 30),
             Self::Mnist => (12, 2),
         }
     }

@@ -65,14 +65,15 @@ fn run(args: &Args) -> Result<ExitCode> {
     let steps = options.steps(Order::new(learned.labels.len(), set.batch(), 0).steps_per_epoch(), whole, short);
     let config = VisionTransformerConfig::new(digits.images.side, set.patch());
     let mut plan = Plan::new(
-        format!("digits {} {config}", set.name()),
+        format!("digits {} {config:?}", set.name()),
         backend,
         options.seed,
         learned.labels.len(),
         set.batch(),
         steps,
     );
-    plan.learning_rate = 2e-3;
+    plan.learning_rate = 4e-3;
+    plan.warm_up = steps / 10;
 
     stop::listen()?;
     let start = Instant::now();

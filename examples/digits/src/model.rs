@@ -47,11 +47,12 @@ impl VisionTransformerConfig {
         let layer = TransformerEncoderLayerConfig::new(self.d_model, self.heads, 2 * self.d_model)
             .with_norm(NormPlacement::Pre)
             .with_dropout(self.dropout);
-        let small = Initializer::Normal { mean: 0.0, std: 0.02 };
+        // Far apart from the start: with the usual 0.02 hundreds of steps pass before patches are told apart by their place.
+        let apart = Initializer::Normal { mean: 0.0, std: 0.5 };
         Ok(VisionTransformer {
             embedding: LinearConfig::new(self.patch * self.patch, self.d_model).init(device),
-            class: small.init([1, self.d_model], device),
-            positions: small.init([1 + cells * cells, self.d_model], device),
+            class: apart.init([1, self.d_model], device),
+            positions: apart.init([1 + cells * cells, self.d_model], device),
             encoder: TransformerEncoderConfig::new(layer, self.layers).init(device)?,
             head: LinearConfig::new(self.d_model, self.classes).init(device),
             cells,
@@ -121,9 +122,7 @@ impl VisionTransformer {
                 &[batch, pixels],
             ));
         }
-        // Rows of cells of rows of pixels, to cells of pixels.
-        let patches = images.reshape([batch, cells, patch, cells, patch]).swap_dims(2, 3);
-        let patches = self.embedding.forward(patches.reshape([batch, cells * cells, patch * patch]));
+        let patches = self.embedding.forward(patches(images, cells, patch));
         let [_, _, d_model] = patches.dims();
         let class = self.class.val().unsqueeze::<3>().expand([batch, 1, d_model]);
         let tokens = Tensor::cat(vec![class, patches], 1) + self.positions.val().unsqueeze();
@@ -133,30 +132,43 @@ impl VisionTransformer {
     }
 }
 
+/// Images `[batch, side²]` as patches `[batch, cells², patch²]`: rows of cells of rows of pixels become cells of pixels.
+fn patches(images: Tensor<2>, cells: usize, patch: usize) -> Tensor<3> {
+    let [batch, _] = images.dims();
+    let rows = images.reshape([batch, cells, patch, cells, patch]).swap_dims(2, 3);
+    rows.reshape([batch, cells * cells, patch * patch])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::tensor::{Distribution, TensorData};
 
     #[test]
-    fn every_patch_is_a_token_at_its_own_place() {
+    fn a_patch_holds_the_pixels_of_its_cell() {
+        let side: Vec<f32> = (0..36).map(|at| at as f32).collect();
+        let images =
+            Tensor::<2>::from_data(TensorData::new([side.clone(), side].concat(), [2, 36]), &Device::default());
+        let found: Vec<f32> = patches(images, 3, 2).into_data().iter::<f32>().collect();
+        for (at, patch) in found.chunks(4).enumerate() {
+            // The second row of cells begins at pixel 12.
+            let corner = ((at % 9) / 3 * 12 + (at % 3) * 2) as f32;
+            assert_eq!(patch, [corner, corner + 1.0, corner + 6.0, corner + 7.0]);
+        }
+    }
+
+    #[test]
+    fn probabilities_and_patches_come_together() {
         let device = Device::default();
         let config = VisionTransformerConfig::new(4, 2).with_d_model(8).with_heads(2).with_layers(1);
-        let mut model = config.init(&device).unwrap().valid();
-        // Tokens that tell the sum of their pixels, read through an encoder that is watched from outside.
-        let image: Vec<f32> = (0..16).map(|at| at as f32).collect();
-        let sums = [0. + 1. + 4. + 5., 2. + 3. + 6. + 7., 8. + 9. + 12. + 13., 10. + 11. + 14. + 15.];
-        model.embedding.weight = Param::from_tensor(Tensor::ones([4, 8], &device));
-        let input = Tensor::<2>::from_data(TensorData::new(image.clone(), [1, 16]), &device);
-        let patches = input.clone().reshape([1, 2, 2, 2, 2]).swap_dims(2, 3).reshape([1, 4, 4]);
-        let found: Vec<f32> = patches.sum_dim(2).into_data().iter::<f32>().collect();
-        assert_eq!(found, sums);
-        let read = model.read(input).unwrap();
-        assert_eq!((read.probabilities.dims(), read.patches.dims()), ([1, 10], [1, 4]));
-        assert!((read.probabilities.sum().into_scalar::<f32>() - 1.0).abs() < 1e-5);
-        let seen: f32 = read.patches.sum().into_scalar();
-        // One layer: the class token reads at least half of itself.
-        assert!(seen > 0.0 && seen < 0.5, "{seen}");
+        let images = Tensor::<2>::random([3, 16], Distribution::Default, &device);
+        let read = config.init(&device).unwrap().valid().read(images).unwrap();
+        assert_eq!((read.probabilities.dims(), read.patches.dims()), ([3, 10], [3, 4]));
+        for sum in read.probabilities.sum_dim(1).into_data().iter::<f32>() {
+            assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+        }
+        // In one layer the class token reads at least half of itself.
+        assert!(read.patches.sum_dim(1).into_data().iter::<f32>().all(|sum| sum > 0.0 && sum < 0.5));
     }
 
     #[test]

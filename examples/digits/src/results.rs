@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::tensor::Device;
-use learn::page::{Page, heat_image};
+use learn::page::{Page, confusion, heat_image};
 use learn::{Evaluation, Plan, curve, files};
 
 use crate::data::{Digits, Images};
@@ -91,29 +91,29 @@ fn page(plan: &Plan, evaluation: &Evaluation, curve: &str, held: &Digits, readin
     let samples = format!("of {} digits each, seed {}, on {}", plan.batch, plan.seed, plan.backend);
     facts.push(("steps", plan.steps.to_string(), samples));
     page.facts(&facts);
-    page.html(curve);
-
-    let (wrong, right): (Vec<usize>, Vec<usize>) =
-        (0..held.labels.len()).partition(|&at| reading.classes[at] != held.labels[at]);
-    let shown = &wrong[..wrong.len().min(MOST_WRONG)];
-    let heading = match (wrong.len(), shown.len()) {
-        (0, _) => "Read wrong: none".to_string(),
-        (all, shown) if shown < all => format!("Read wrong: {all}, of which the first {shown}"),
-        (all, _) => format!("Read wrong: {all}"),
-    };
-    page.section(&heading, "Left the digit, right the same with the patches lit that it read most.");
-    page.tiles(&shown.iter().map(|&at| tile(held, reading, at)).collect::<Vec<_>>());
-    page.section("Read right", "The first two of each digit.");
-    let firsts =
-        (0..10).flat_map(|digit| right.iter().filter(move |&&at| held.labels[at] == digit).take(RIGHT_OF_EACH));
-    page.tiles(&firsts.map(|&at| tile(held, reading, at)).collect::<Vec<_>>());
-
-    page.section("What was taken for what", "Rows: what the digit is. Columns: what it was read as.");
     let mut counts = vec![vec![0; 10]; 10];
     for (&label, &class) in held.labels.iter().zip(&reading.classes) {
         counts[label][class] += 1;
     }
-    page.confusion(&(0..10).map(|digit| digit.to_string()).collect::<Vec<_>>(), &counts);
+    let classes: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
+    page.beside(&[curve.to_string(), confusion(&classes, &counts)]);
+
+    let (wrong, right): (Vec<usize>, Vec<usize>) =
+        (0..held.labels.len()).partition(|&at| reading.classes[at] != held.labels[at]);
+    // Spread over all of them: they come digit by digit.
+    let shown: Vec<usize> = wrong.iter().copied().step_by(wrong.len().div_ceil(MOST_WRONG).max(1)).collect();
+    let heading = match (wrong.len(), shown.len()) {
+        (0, _) => "Read wrong: none".to_string(),
+        (all, shown) if shown < all => format!("Read wrong: {all}, of which {shown} are here"),
+        (all, _) => format!("Read wrong: {all}"),
+    };
+    page.section(&heading, "Left the digit, right the same with the patches lit that it read most.");
+    page.tiles(&shown.iter().map(|&at| tile(held, reading, at)).collect::<Vec<_>>());
+    page.section("Read right", "Two of each digit.");
+    let firsts =
+        (0..10).flat_map(|digit| right.iter().filter(move |&&at| held.labels[at] == digit).take(RIGHT_OF_EACH));
+    page.tiles(&firsts.map(|&at| tile(held, reading, at)).collect::<Vec<_>>());
+
     page.finish()
 }
 

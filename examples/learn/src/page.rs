@@ -59,27 +59,11 @@ impl Page {
         put!(self.body, "</div>\n");
     }
 
-    /// A table of counts, a row an actual class, a column a predicted one, off-diagonal cells shaded by their share of the row.
-    pub fn confusion(&mut self, classes: &[String], counts: &[Vec<usize>]) {
-        put!(self.body, "<div class=\"wide\"><table><tr><th>is \\ read as</th>");
-        classes.iter().for_each(|class| put!(self.body, "<th>{}</th>", escape(class)));
-        put!(self.body, "</tr>\n");
-        for (at, (class, row)) in classes.iter().zip(counts).enumerate() {
-            put!(self.body, "<tr><th>{}</th>", escape(class));
-            let sum = row.iter().sum::<usize>().max(1) as f64;
-            for (column, count) in row.iter().enumerate() {
-                match (*count, column == at) {
-                    (0, _) => put!(self.body, "<td></td>"),
-                    (count, true) => put!(self.body, "<td>{count}</td>"),
-                    (count, false) => {
-                        let weight = 0.2 + 0.8 * count as f64 / sum;
-                        put!(self.body, "<td class=\"shade\" style=\"--w:{weight:.2}\">{count}</td>");
-                    }
-                }
-            }
-            put!(self.body, "</tr>\n");
-        }
-        put!(self.body, "</table></div>\n");
+    /// Pieces of HTML side by side where there is room.
+    pub fn beside(&mut self, pieces: &[String]) {
+        put!(self.body, "<div class=\"beside\">");
+        pieces.iter().for_each(|piece| put!(self.body, "<div>{piece}</div>"));
+        put!(self.body, "</div>\n");
     }
 
     /// The file.
@@ -94,6 +78,29 @@ impl Page {
     }
 }
 
+/// A table of counts, a row an actual class, a column a predicted one, off-diagonal cells shaded by their share of the row.
+pub fn confusion(classes: &[String], counts: &[Vec<usize>]) -> String {
+    let mut html = String::from("<table><tr><th>is \\ read as</th>");
+    classes.iter().for_each(|class| put!(html, "<th>{}</th>", escape(class)));
+    put!(html, "</tr>");
+    for (at, (class, row)) in classes.iter().zip(counts).enumerate() {
+        put!(html, "<tr><th>{}</th>", escape(class));
+        let sum = row.iter().sum::<usize>().max(1) as f64;
+        for (column, count) in row.iter().enumerate() {
+            match (*count, column == at) {
+                (0, _) => put!(html, "<td></td>"),
+                (count, true) => put!(html, "<td>{count}</td>"),
+                (count, false) => {
+                    let weight = 0.2 + 0.8 * count as f64 / sum;
+                    put!(html, "<td class=\"shade\" style=\"--w:{weight:.2}\">{count}</td>");
+                }
+            }
+        }
+        put!(html, "</tr>");
+    }
+    html + "</table>"
+}
+
 /// Text in pieces, each lit by its weight in `[0, 1]`.
 pub fn lit_text<'a>(pieces: impl IntoIterator<Item = (&'a str, f64)>) -> String {
     let mut html = String::from("<p class=\"lit\">");
@@ -104,26 +111,25 @@ pub fn lit_text<'a>(pieces: impl IntoIterator<Item = (&'a str, f64)>) -> String 
     html + "</p>"
 }
 
-/// A square image, `side` × `side` pixels in `[0, 1]` row by row, 1 is ink; over it, if given, a square grid of weights in
+/// A square image, `side` × `side` pixels in `[0, 1]` row by row, 1 is ink; behind it, if given, a square grid of weights in
 /// `[0, 1]` row by row.
 pub fn heat_image(pixels: &[f32], side: usize, heat: Option<&[f64]>) -> String {
     let mut svg = format!("<svg class=\"picture\" viewBox=\"0 0 {side} {side}\" shape-rendering=\"crispEdges\">");
-    // Over a lit image the ink is paler, so that the light shows.
-    let strength = if heat.is_some() { 0.45 } else { 1.0 };
-    for (at, &pixel) in pixels.iter().enumerate().filter(|(_, pixel)| **pixel > 0.02) {
-        let (x, y, opacity) = (at % side.max(1), at / side.max(1), strength * unit(pixel.into()));
-        put!(svg, "<rect class=\"ink\" x=\"{x}\" y=\"{y}\" width=\"1\" height=\"1\" fill-opacity=\"{opacity:.2}\"/>");
-    }
+    // On a lit image the ink is paler, so that the light shines through.
+    let strength = if heat.is_some() { 0.72 } else { 1.0 };
     let heat = heat.unwrap_or_default();
     let cells = heat.len().isqrt().max(1);
     let size = side as f64 / cells as f64;
-    for (at, &weight) in heat.iter().enumerate() {
-        let (x, y, opacity) = ((at % cells) as f64 * size, (at / cells) as f64 * size, 0.85 * unit(weight));
+    for (at, weight) in heat.iter().map(|weight| unit(*weight)).enumerate().filter(|(_, weight)| *weight > 0.0) {
+        let (x, y) = ((at % cells) as f64 * size, (at / cells) as f64 * size);
         put!(
             svg,
-            "<rect class=\"heat\" x=\"{x}\" y=\"{y}\" width=\"{size}\" height=\"{size}\" fill-opacity=\"{opacity:.3}\">\
-             <title>{weight:.3}</title></rect>"
+            "<rect class=\"heat\" x=\"{x}\" y=\"{y}\" width=\"{size}\" height=\"{size}\" fill-opacity=\"{weight:.3}\"/>"
         );
+    }
+    for (at, &pixel) in pixels.iter().enumerate().filter(|(_, pixel)| **pixel > 0.02) {
+        let (x, y, opacity) = (at % side.max(1), at / side.max(1), strength * unit(pixel.into()));
+        put!(svg, "<rect class=\"ink\" x=\"{x}\" y=\"{y}\" width=\"1\" height=\"1\" fill-opacity=\"{opacity:.2}\"/>");
     }
     svg + "</svg>"
 }
@@ -144,7 +150,7 @@ mod tests {
         page.section("Part", "a \"hint\"");
         page.html(&lit_text([("<b>", 0.5), ("c", f64::NAN)]));
         page.tiles(&[(heat_image(&[0.0, 1.0, 0.5, 0.0], 2, Some(&[1.0])), "a <b>1</b>".into(), true)]);
-        page.confusion(&["a".into(), "b".into()], &[vec![3, 1], vec![0, 2]]);
+        page.beside(&[confusion(&["a".into(), "b".into()], &[vec![3, 1], vec![0, 2]])]);
         let html = page.finish();
         for wanted in ["A &lt;title&gt;", "about &amp; about", "of &lt;359&gt;", "&lt;b&gt;", "--w:0.500", "--w:0.000"]
         {

@@ -17,6 +17,8 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use rand::rngs::StdRng;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
 use crate::order::{Order, Purpose, generator, mixed};
@@ -27,7 +29,7 @@ use crate::stop;
 const READ_EVERY: usize = 8;
 
 /// The numbers of a training. All of them, with the number of parameters, say which run a checkpoint is of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
     /// The example, and what of the model or the data its command line can change.
     pub what: String,
@@ -177,7 +179,9 @@ fn train_until<M: Module>(
     is_asked: &dyn Fn(usize) -> bool,
 ) -> Result<Outcome<M>> {
     let path = folder.join("checkpoint");
-    let run = format!("{plan:?}, {} parameters", model.num_params());
+    let mut run = serde_json::to_value(plan)?;
+    run["parameters"] = model.num_params().into();
+    let run = run.to_string();
     let (mut model, mut optimizer, mut losses) = begin(plan, &run, &path, fresh, model)?;
     let mut schedule = plan.schedule(losses.len())?;
     let mut order = Order::new(plan.samples, plan.batch, plan.seed);
@@ -226,10 +230,8 @@ fn begin<M: Module>(
     let Some(checkpoint) = Checkpoint::read(path)? else { return Ok((model, plan.optimizer(), Vec::new())) };
     let place = path.display();
     if checkpoint.run != run {
-        bail!(
-            "{place} is of another run; --fresh begins anew there, --out takes another folder. That run: {}. This one: {run}",
-            checkpoint.run
-        );
+        let differs = differences(&checkpoint.run, run);
+        bail!("{place} is of another run ({differs}); --fresh begins anew there, --out takes another folder");
     }
     let restored = checkpoint.restore(model, plan.optimizer()).with_context(|| place.to_string())?;
     match checkpoint.step == plan.steps {
@@ -237,6 +239,14 @@ fn begin<M: Module>(
         false => eprintln!("going on after step {} of {}: {place} (--fresh begins anew)", checkpoint.step, plan.steps),
     }
     Ok((restored.0, restored.1, checkpoint.losses))
+}
+
+/// What two runs differ in, for a person. A text that is not what this program writes differs in everything.
+fn differences(there: &str, here: &str) -> String {
+    let [there, here]: [Value; 2] = [there, here].map(|text| serde_json::from_str(text).unwrap_or_default());
+    let keys = here.as_object().into_iter().flat_map(|here| here.keys());
+    let differing = keys.filter(|key| there[*key] != here[*key]);
+    differing.map(|key| format!("{key}: {} there, {} here", there[key], here[key])).collect::<Vec<_>>().join("; ")
 }
 
 /// Reads what was put off.

@@ -144,7 +144,7 @@ fn a_checkpoint_of_another_run_is_refused_and_fresh_begins_anew() {
     let folder = folder("another");
     run(&plan(backend), &folder, 5).unwrap();
     let error = run(&Plan { batch: 7, ..plan(backend) }, &folder, 6).unwrap_err().to_string();
-    assert!(error.contains("another run") && error.contains("--fresh"), "{error}");
+    assert!(error.contains("another run (batch: 6 there, 7 here); --fresh"), "{error}");
     let device = attn::device(backend).unwrap().autodiff();
     let model = Model::new(&device, 3);
     let other = Plan { batch: 7, ..plan(backend) };
