@@ -48,9 +48,9 @@ pub struct Plan {
     /// That height.
     pub learning_rate: f64,
     /// Decoupled weight decay (Loshchilov & Hutter 2019).
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// The norm to which the gradient of a parameter is clipped, each by itself, as Burn's optimisers do.
-    pub clip: f32,
+    pub clip: f64,
     /// Steps between two checkpoints.
     pub checkpoint_every: usize,
 }
@@ -84,8 +84,8 @@ impl Plan {
         AdamWConfig::new()
             .with_beta_2(0.98)
             .with_epsilon(1e-8)
-            .with_weight_decay(self.weight_decay)
-            .with_grad_clipping(Some(GradientClippingConfig::Norm(self.clip)))
+            .with_weight_decay(self.weight_decay as f32)
+            .with_grad_clipping(Some(GradientClippingConfig::Norm(self.clip as f32)))
             .init()
     }
 
@@ -241,9 +241,12 @@ fn begin<M: Module>(
     Ok((restored.0, restored.1, checkpoint.losses))
 }
 
-/// What two runs differ in, for a person. A text that is not what this program writes differs in everything.
+/// What two runs differ in, for a person.
 fn differences(there: &str, here: &str) -> String {
     let [there, here]: [Value; 2] = [there, here].map(|text| serde_json::from_str(text).unwrap_or_default());
+    if !there.is_object() {
+        return "of another release of this program".into();
+    }
     let keys = here.as_object().into_iter().flat_map(|here| here.keys());
     let differing = keys.filter(|key| there[*key] != here[*key]);
     differing.map(|key| format!("{key}: {} there, {} here", there[key], here[key])).collect::<Vec<_>>().join("; ")
