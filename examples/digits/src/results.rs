@@ -100,15 +100,16 @@ fn page(plan: &Plan, evaluation: &Evaluation, curve: &str, held: &Digits, readin
 
     let (wrong, right): (Vec<usize>, Vec<usize>) =
         (0..held.labels.len()).partition(|&at| reading.classes[at] != held.labels[at]);
-    let shown = &wrong[..wrong.len().min(MOST_WRONG)];
+    // Spread over all of them: they come digit by digit.
+    let shown: Vec<usize> = wrong.iter().copied().step_by(wrong.len().div_ceil(MOST_WRONG).max(1)).collect();
     let heading = match (wrong.len(), shown.len()) {
         (0, _) => "Read wrong: none".to_string(),
-        (all, shown) if shown < all => format!("Read wrong: {all}, of which the first {shown}"),
+        (all, shown) if shown < all => format!("Read wrong: {all}, of which {shown} are here"),
         (all, _) => format!("Read wrong: {all}"),
     };
     page.section(&heading, "Left the digit, right the same with the patches lit that it read most.");
     page.tiles(&shown.iter().map(|&at| tile(held, reading, at)).collect::<Vec<_>>());
-    page.section("Read right", "The first two of each digit.");
+    page.section("Read right", "Two of each digit.");
     let firsts =
         (0..10).flat_map(|digit| right.iter().filter(move |&&at| held.labels[at] == digit).take(RIGHT_OF_EACH));
     page.tiles(&firsts.map(|&at| tile(held, reading, at)).collect::<Vec<_>>());

@@ -48,9 +48,9 @@ pub struct Plan {
     /// That height.
     pub learning_rate: f64,
     /// Decoupled weight decay (Loshchilov & Hutter 2019).
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// The norm to which the gradient of a parameter is clipped, each by itself, as Burn's optimisers do.
-    pub clip: f32,
+    pub clip: f64,
     /// Steps between two checkpoints.
     pub checkpoint_every: usize,
 }
@@ -84,8 +84,8 @@ impl Plan {
         AdamWConfig::new()
             .with_beta_2(0.98)
             .with_epsilon(1e-8)
-            .with_weight_decay(self.weight_decay)
-            .with_grad_clipping(Some(GradientClippingConfig::Norm(self.clip)))
+            .with_weight_decay(self.weight_decay as f32)
+            .with_grad_clipping(Some(GradientClippingConfig::Norm(self.clip as f32)))
             .init()
     }
 
@@ -181,6 +181,7 @@ fn train_until<M: Module>(
     let path = folder.join("checkpoint");
     let mut run = serde_json::to_value(plan)?;
     run["parameters"] = model.num_params().into();
+    let run = run.to_string();
     let (mut model, mut optimizer, mut losses) = begin(plan, &run, &path, fresh, model)?;
     let mut schedule = plan.schedule(losses.len())?;
     let mut order = Order::new(plan.samples, plan.batch, plan.seed);
@@ -228,7 +229,7 @@ fn begin<M: Module>(
     }
     let Some(checkpoint) = Checkpoint::read(path)? else { return Ok((model, plan.optimizer(), Vec::new())) };
     let place = path.display();
-    if checkpoint.run != *run {
+    if checkpoint.run != run {
         let differs = differences(&checkpoint.run, run);
         bail!("{place} is of another run ({differs}); --fresh begins anew there, --out takes another folder");
     }
@@ -241,7 +242,11 @@ fn begin<M: Module>(
 }
 
 /// What two runs differ in, for a person.
-fn differences(there: &Value, here: &Value) -> String {
+fn differences(there: &str, here: &str) -> String {
+    let [there, here]: [Value; 2] = [there, here].map(|text| serde_json::from_str(text).unwrap_or_default());
+    if !there.is_object() {
+        return "of another release of this program".into();
+    }
     let keys = here.as_object().into_iter().flat_map(|here| here.keys());
     let differing = keys.filter(|key| there[*key] != here[*key]);
     differing.map(|key| format!("{key}: {} there, {} here", there[key], here[key])).collect::<Vec<_>>().join("; ")
