@@ -32,6 +32,7 @@ fn served(mut recipe: Recipe) -> Recipe {
     recipe.spec.softcap = None;
     recipe.spec.window.left = None;
     recipe.alibi = false;
+    recipe.blocks = None;
     if recipe.mask.is_some() {
         recipe.bias = None;
     }
