@@ -9,8 +9,8 @@
 //! | which input each position reads, through all layers | [`rollout()`] |
 //! | the curve of the loss, a page with images and text lit up | [`curve`], [`page`] |
 //!
-//! Everything random follows from `--seed`: the first weights, the order of samples, dropout, augmentation. On the CPU backends the
-//! same command gives the same numbers, also across a stop.
+//! Everything random follows from `--seed`: the first weights, the order of samples, dropout, augmentation. On NdArray and Flex the
+//! same command gives the same bits, also across a stop.
 
 mod checkpoint;
 pub mod curve;
