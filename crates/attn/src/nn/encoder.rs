@@ -35,6 +35,14 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// The two linear layers of a block and this between them. An input without elements comes back as it is.
+    pub(super) fn feed_forward(self, inner: &Linear, outer: &Linear, hidden: Tensor<3>) -> Tensor<3> {
+        match hidden.shape().num_elements() {
+            0 => hidden,
+            _ => outer.forward(self.apply(inner.forward(hidden))),
+        }
+    }
+
     pub(super) fn apply<const D: usize>(self, input: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Gelu => functions::gelu(input),
@@ -100,10 +108,7 @@ impl TransformerEncoderLayerConfig {
     pub fn attention_config(&self) -> MultiHeadAttentionConfig {
         MultiHeadAttentionConfig::new(self.d_model, self.heads)
             .with_kv_heads(self.kv_heads)
-            .with_query_bias(self.bias)
-            .with_key_bias(self.bias)
-            .with_value_bias(self.bias)
-            .with_output_bias(self.bias)
+            .with_biases(self.bias)
             .with_dropout(self.attention_dropout)
             .with_initializer(self.initializer.clone())
     }
@@ -189,7 +194,11 @@ impl TransformerEncoderLayer {
 
         let attended = self.attention.self_attention(before(&self.attention_norm, hidden.clone()), options)?;
         let hidden = after(&self.attention_norm, hidden + self.dropout.forward(attended.out));
-        let fed = self.feed_forward(before(&self.feed_forward_norm, hidden.clone()));
+        let fed = self.activation.feed_forward(
+            &self.linear_inner,
+            &self.linear_outer,
+            before(&self.feed_forward_norm, hidden.clone()),
+        );
         let hidden = after(&self.feed_forward_norm, hidden + self.dropout.forward(fed));
         Ok(EncoderLayerOutput { hidden, lse: attended.lse, weights: attended.weights })
     }
@@ -201,13 +210,6 @@ impl TransformerEncoderLayer {
     pub fn plan(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<Plan, AttentionError> {
         self.check(&hidden)?;
         self.attention.plan_self_attention(hidden, options)
-    }
-
-    fn feed_forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        if hidden.shape().num_elements() == 0 {
-            return hidden;
-        }
-        self.linear_outer.forward(self.activation.apply(self.linear_inner.forward(hidden)))
     }
 
     /// The input against the weights, and the weights against each other.

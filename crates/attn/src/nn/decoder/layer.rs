@@ -78,10 +78,7 @@ impl TransformerDecoderLayerConfig {
     pub fn attention_config(&self) -> MultiHeadAttentionConfig {
         MultiHeadAttentionConfig::new(self.d_model, self.heads)
             .with_kv_heads(self.kv_heads)
-            .with_query_bias(self.bias)
-            .with_key_bias(self.bias)
-            .with_value_bias(self.bias)
-            .with_output_bias(self.bias)
+            .with_biases(self.bias)
             .with_dropout(self.attention_dropout)
             .with_initializer(self.initializer.clone())
     }
@@ -248,16 +245,13 @@ impl TransformerDecoderLayer {
             hidden = after(norm, hidden + self.dropout.forward(seen.out));
             (cross_lse, cross_weights) = (seen.lse, seen.weights);
         }
-        let fed = self.feed_forward(before(&self.feed_forward_norm, hidden.clone()));
+        let fed = self.activation.feed_forward(
+            &self.linear_inner,
+            &self.linear_outer,
+            before(&self.feed_forward_norm, hidden.clone()),
+        );
         let hidden = after(&self.feed_forward_norm, hidden + self.dropout.forward(fed));
         Ok(DecoderLayerOutput { hidden, lse: attended.lse, weights: attended.weights, cross_lse, cross_weights })
-    }
-
-    fn feed_forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        if hidden.shape().num_elements() == 0 {
-            return hidden;
-        }
-        self.linear_outer.forward(self.activation.apply(self.linear_inner.forward(hidden)))
     }
 
     /// The target against the weights, and the weights against each other; gives batch and length.

@@ -33,27 +33,34 @@ impl Mapping {
 
     /// For one `torch.nn.MultiheadAttention`, into a [`MultiHeadAttention`](crate::nn::MultiHeadAttention); whether its three projections
     /// are one tensor (`in_proj_weight`) or, with widths of their own, three. Its `bias_k` and `bias_v` have no place and are named.
-    pub fn torch_attention() -> Self {
+    ///
+    /// # Errors
+    /// As [`rename`](Self::rename), of which it is made.
+    pub fn torch_attention() -> Result<Self, LoadError> {
         Self::torch(&[])
     }
 
     /// For a `torch.nn.TransformerEncoderLayer`, into a [`TransformerEncoderLayer`](crate::nn::TransformerEncoderLayer), or for a
     /// `TransformerEncoder` of them, into a [`TransformerEncoder`](crate::nn::TransformerEncoder).
-    pub fn torch_encoder() -> Self {
+    ///
+    /// # Errors
+    /// As [`rename`](Self::rename), of which it is made.
+    pub fn torch_encoder() -> Result<Self, LoadError> {
         Self::torch(&[("norm1", "attention_norm"), ("norm2", "feed_forward_norm")])
     }
 
     /// For a `torch.nn.TransformerDecoderLayer`, into a [`TransformerDecoderLayer`](crate::nn::TransformerDecoderLayer), or for a
     /// `TransformerDecoder` of them, into a [`TransformerDecoder`](crate::nn::TransformerDecoder).
-    pub fn torch_decoder() -> Self {
+    ///
+    /// # Errors
+    /// As [`rename`](Self::rename), of which it is made.
+    pub fn torch_decoder() -> Result<Self, LoadError> {
         Self::torch(&[("norm1", "attention_norm"), ("norm2", "cross_attention_norm"), ("norm3", "feed_forward_norm")])
     }
 
     /// PyTorch's names of an attention and of what stands around it in a transformer's layer.
-    fn torch(norms: &[(&str, &str)]) -> Self {
-        let fixed = |pattern: &str| Regex::new(pattern).unwrap_or_else(|error| unreachable!("{pattern}: {error}"));
-        let parts = ["${1}query.$2", "${1}key.$2", "${1}value.$2"].map(str::to_string).to_vec();
-        let attention = [
+    fn torch(norms: &[(&str, &str)]) -> Result<Self, LoadError> {
+        let names = [
             (r"(^|\.)([qkv])_proj_weight$", "${1}${2}_projection.weight"),
             (r"(^|\.)q_projection\.", "${1}query."),
             (r"(^|\.)k_projection\.", "${1}key."),
@@ -64,9 +71,12 @@ impl Mapping {
             (r"(^|\.)linear1\.", "${1}linear_inner."),
             (r"(^|\.)linear2\.", "${1}linear_outer."),
         ];
-        let mut rules: Vec<_> = attention.map(|(pattern, new)| (fixed(pattern), new.to_string())).to_vec();
-        rules.extend(norms.iter().map(|(old, new)| (fixed(&format!(r"(^|\.){old}\.")), format!("${{1}}{new}."))));
-        Self { splits: vec![(fixed(r"(^|.*\.)in_proj_(weight|bias)$"), parts)], rules, ..Self::pytorch() }
+        let fused = ["${1}query.$2", "${1}key.$2", "${1}value.$2"];
+        let split = Self::pytorch().split(r"(^|.*\.)in_proj_(weight|bias)$", &fused)?;
+        let named = names.iter().try_fold(split, |mapping, (old, new)| mapping.rename(old, new))?;
+        norms
+            .iter()
+            .try_fold(named, |mapping, (old, new)| mapping.rename(&format!(r"(^|\.){old}\."), &format!("${{1}}{new}.")))
     }
 
     /// Cuts each tensor whose name matches `pattern` into as many equal parts along its first axis as there are `names`, before any

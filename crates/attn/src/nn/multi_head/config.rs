@@ -99,6 +99,11 @@ struct Sizes {
 }
 
 impl MultiHeadAttentionConfig {
+    /// Sets whether the four projections have biases.
+    pub fn with_biases(self, bias: bool) -> Self {
+        self.with_query_bias(bias).with_key_bias(bias).with_value_bias(bias).with_output_bias(bias)
+    }
+
     /// The self-attention of a transformer's block: the one given, where it fits what the block's own fields describe, else that.
     ///
     /// # Errors

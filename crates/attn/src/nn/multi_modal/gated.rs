@@ -55,10 +55,7 @@ impl GatedCrossAttentionConfig {
         let attention = MultiHeadAttentionConfig::new(d_model, self.heads)
             .with_d_key(Some(d_media))
             .with_head_dim(self.head_dim)
-            .with_query_bias(self.bias)
-            .with_key_bias(self.bias)
-            .with_value_bias(self.bias)
-            .with_output_bias(self.bias)
+            .with_biases(self.bias)
             .with_initializer(self.initializer.clone());
         Ok(GatedCrossAttention {
             attention: attention.init(device)?,
