@@ -16,7 +16,6 @@ use burn::optim::ModuleOptimizer;
 use burn::store::ModuleRecord;
 use burn::tensor::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::files::write_atomically;
 
@@ -38,7 +37,7 @@ pub struct Checkpoint {
 
 #[derive(Serialize, Deserialize)]
 struct Header {
-    run: Value,
+    run: String,
     step: usize,
     /// Bytes of losses, model, optimiser.
     lengths: [usize; 3],
@@ -49,10 +48,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If Burn cannot write the records.
-    pub fn of<M: Module>(run: &Value, losses: &[f32], model: &M, optimizer: &ModuleOptimizer) -> Result<Self> {
+    pub fn of<M: Module>(run: &str, losses: &[f32], model: &M, optimizer: &ModuleOptimizer) -> Result<Self> {
         let model = model.clone().into_record().into_bytes()?.to_vec();
         let optimizer = optimizer.into_bytes()?.to_vec();
-        Ok(Self { run: run.clone(), step: losses.len(), losses: losses.to_vec(), model, optimizer })
+        Ok(Self { run: run.to_string(), step: losses.len(), losses: losses.to_vec(), model, optimizer })
     }
 
     /// Model and optimiser as they were, put into ones that were made alike.

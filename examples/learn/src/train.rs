@@ -219,7 +219,7 @@ fn train_until<M: Module>(
 /// Model, optimiser and losses from the checkpoint of this run, or as they are at first.
 fn begin<M: Module>(
     plan: &Plan,
-    run: &Value,
+    run: &str,
     path: &Path,
     fresh: bool,
     model: M,
