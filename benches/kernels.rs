@@ -67,6 +67,7 @@ fn kernel<T: Element>(
         mask: None,
         bias: None,
         alibi_slopes: None,
+        relative_bias: None,
         sinks: None,
         blocks: None,
     };

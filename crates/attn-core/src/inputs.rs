@@ -24,6 +24,9 @@ pub struct AttentionInputs<B: Backend> {
     pub bias: Option<FloatTensor<B>>,
     /// `[H]`; `score −= slope · |j − p|` (ALiBi, Press et al. 2022).
     pub alibi_slopes: Option<FloatTensor<B>>,
+    /// `[H or 1, 2·R + 1]`; `score += table[h, R + clamp(j − p, −R, R)]` (Shaw et al. 2018 in its bias form; T5's buckets, Raffel et
+    /// al. 2020, are one such table); `−inf` hides.
+    pub relative_bias: Option<FloatTensor<B>>,
     /// `[H]`; one extra logit a head that takes weight and gives no value (Xiao et al. 2023; gpt-oss 2025).
     pub sinks: Option<FloatTensor<B>>,
     /// One length a batch entry: keys at and past it are hidden, and bottom-right alignment ends there. On the host, since they
@@ -34,7 +37,7 @@ pub struct AttentionInputs<B: Backend> {
 }
 
 impl<B: Backend> AttentionInputs<B> {
-    /// Plain attention's inputs: no mask, bias, slopes, sinks, lengths or block mask.
+    /// Plain attention's inputs: no mask, biases, slopes, sinks, lengths or block mask.
     pub fn new(query: FloatTensor<B>, key: FloatTensor<B>, value: FloatTensor<B>) -> Self {
         Self {
             query,
@@ -43,6 +46,7 @@ impl<B: Backend> AttentionInputs<B> {
             mask: None,
             bias: None,
             alibi_slopes: None,
+            relative_bias: None,
             sinks: None,
             kv_lens: None,
             block_mask: None,
@@ -64,6 +68,7 @@ impl<B: Backend> AttentionInputs<B> {
                 mask: self.mask.as_ref().map(|mask| info(mask.tensor())),
                 bias: self.bias.as_ref().map(info),
                 alibi_slopes: self.alibi_slopes.as_ref().map(info),
+                relative_bias: self.relative_bias.as_ref().map(info),
                 sinks: self.sinks.as_ref().map(info),
                 kv_lens: self.kv_lens.as_deref(),
                 block_mask: self.block_mask.as_ref(),
@@ -79,6 +84,7 @@ impl<B: Backend> AttentionInputs<B> {
             ("mask", self.mask.as_ref().map(|mask| mask.tensor().device())),
             ("bias", self.bias.as_ref().map(TensorMetadata::device)),
             ("alibi_slopes", self.alibi_slopes.as_ref().map(TensorMetadata::device)),
+            ("relative_bias", self.relative_bias.as_ref().map(TensorMetadata::device)),
             ("sinks", self.sinks.as_ref().map(TensorMetadata::device)),
         ];
         for (argument, device) in found {
@@ -135,6 +141,8 @@ pub struct Wanted {
     pub bias: bool,
     /// By `alibi_slopes`.
     pub alibi_slopes: bool,
+    /// By `relative_bias`.
+    pub relative_bias: bool,
     /// By `sinks`.
     pub sinks: bool,
 }
@@ -148,6 +156,7 @@ impl Wanted {
             value: true,
             bias: inputs.bias.is_some(),
             alibi_slopes: inputs.alibi_slopes.is_some(),
+            relative_bias: inputs.relative_bias.is_some(),
             sinks: inputs.sinks.is_some(),
         }
     }
@@ -166,6 +175,8 @@ pub struct Gradients<B: Backend> {
     pub bias: Option<FloatTensor<B>>,
     /// `[H]`.
     pub alibi_slopes: Option<FloatTensor<B>>,
+    /// The table's own shape.
+    pub relative_bias: Option<FloatTensor<B>>,
     /// `[H]`.
     pub sinks: Option<FloatTensor<B>>,
 }

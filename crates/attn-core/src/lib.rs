@@ -12,6 +12,7 @@
 //! s(i, j)  = scale · q_i·k_j                                    scale: 1/√head_dim unless given
 //! s        ← softcap · tanh(s / softcap)                        if a softcap is given
 //! s        ← s − slope_h · |j − p|                              if ALiBi slopes are given
+//! s        ← s + table[h, R + clamp(j − p, −R, R)]              if a bias by relative position is given, 2·R + 1 wide
 //! s        ← s + bias(i, j)                                     if a bias is given
 //! s        ← −inf  where causal, window, kv_lens, mask or block mask hide
 //! lse(i)   = ln( Σ_j exp s(i, j)  [+ exp sink_h] )

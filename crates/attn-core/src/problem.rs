@@ -30,6 +30,8 @@ pub struct ProblemInputs<'a> {
     pub bias: Option<TensorInfo>,
     /// `[H]`.
     pub alibi_slopes: Option<TensorInfo>,
+    /// `[H or 1, 2·R + 1]`.
+    pub relative_bias: Option<TensorInfo>,
     /// `[H]`.
     pub sinks: Option<TensorInfo>,
     /// `[B]`.
@@ -39,7 +41,7 @@ pub struct ProblemInputs<'a> {
 }
 
 impl ProblemInputs<'_> {
-    /// Plain attention's inputs: no mask, bias, slopes, sinks, lengths or block mask.
+    /// Plain attention's inputs: no mask, biases, slopes, sinks, lengths or block mask.
     pub fn new(query: TensorInfo, key: TensorInfo, value: TensorInfo) -> Self {
         Self {
             query,
@@ -48,6 +50,7 @@ impl ProblemInputs<'_> {
             mask: None,
             bias: None,
             alibi_slopes: None,
+            relative_bias: None,
             sinks: None,
             kv_lens: None,
             block_mask: None,
@@ -87,6 +90,8 @@ pub struct Problem {
     pub bias: Option<[usize; 4]>,
     /// Whether ALiBi slopes are given.
     pub alibi: bool,
+    /// Shape of the bias by relative position: H or 1, and 2·R + 1 distances.
+    pub relative_bias: Option<[usize; 2]>,
     /// Whether sinks are given.
     pub sinks: bool,
     /// Which blocks can be skipped and which pairs are seen, beside the bands; of the lengths of this problem.
@@ -133,6 +138,7 @@ impl Problem {
             mask: broadcast("mask", inputs.mask.as_ref(), scores)?,
             bias: broadcast("bias", inputs.bias.as_ref(), scores)?,
             alibi: per_head("alibi_slopes", inputs.alibi_slopes.as_ref(), heads)?,
+            relative_bias: relative(inputs.relative_bias.as_ref(), heads)?,
             sinks: per_head("sinks", inputs.sinks.as_ref(), heads)?,
             block_mask: blocks(inputs.block_mask, scores)?,
         })
@@ -143,6 +149,15 @@ impl Problem {
         self.heads.checked_div(self.kv_heads).unwrap_or(1)
     }
 
+    /// The column of the bias by relative position that a key at distance `j − p` reads: `R + clamp(j − p, −R, R)`.
+    ///
+    /// 0 where there is no such bias.
+    pub fn relative_column(&self, distance: i64) -> usize {
+        let reach = self.relative_bias.map_or(0, |[_, distances]| distances / 2);
+        let steps = usize::try_from(distance.unsigned_abs()).unwrap_or(usize::MAX).min(reach);
+        if distance < 0 { reach - steps } else { reach + steps }
+    }
+
     /// The type in which scores, sums and the LSE are kept: f64 for f64, else f32.
     pub fn accumulation(&self) -> FloatDType {
         match self.dtype {
@@ -151,11 +166,12 @@ impl Problem {
         }
     }
 
-    /// Whether anything may be hidden: by the bands, a mask, a block mask, or a bias (whose `−inf` hides).
+    /// Whether anything may be hidden: by the bands, a mask, a block mask, or a bias of either kind (whose `−inf` hides).
     pub fn may_hide(&self) -> bool {
         self.mask.is_some()
             || self.block_mask.is_some()
             || self.bias.is_some()
+            || self.relative_bias.is_some()
             || self.bands.iter().any(|band| !band.is_full(self.query_len, self.key_len))
     }
 
@@ -217,6 +233,7 @@ fn check_dtypes(inputs: &ProblemInputs<'_>) -> Result<FloatDType, AttentionError
         ("value", Some(&inputs.value)),
         ("bias", inputs.bias.as_ref()),
         ("alibi_slopes", inputs.alibi_slopes.as_ref()),
+        ("relative_bias", inputs.relative_bias.as_ref()),
         ("sinks", inputs.sinks.as_ref()),
     ];
     for (argument, info) in floats {
@@ -302,6 +319,18 @@ fn blocks(mask: Option<&Arc<BlockMask>>, scores: [usize; 4]) -> Result<Option<Ar
     }
     let expected = format!("{scores:?} ([batch, heads, query_len, key_len], batch and heads may be 1)");
     Err(AttentionError::shape("block_mask", expected, &found))
+}
+
+/// A table by relative position: of one head or each, an odd number of distances.
+fn relative(info: Option<&TensorInfo>, heads: usize) -> Result<Option<[usize; 2]>, AttentionError> {
+    match info.map(|info| &*info.shape) {
+        None => Ok(None),
+        Some(&[own, distances]) if (own == 1 || own == heads) && distances % 2 == 1 => Ok(Some([own, distances])),
+        Some(found) => {
+            let expected = format!("[{heads} or 1, an odd number of distances] (heads, 2·reach + 1)");
+            Err(AttentionError::shape("relative_bias", expected, found))
+        }
+    }
 }
 
 fn per_head(argument: &'static str, info: Option<&TensorInfo>, heads: usize) -> Result<bool, AttentionError> {

@@ -39,6 +39,8 @@ pub struct HostInputs {
     pub bias: Option<Broadcast<f64>>,
     /// `[H]`.
     pub alibi_slopes: Option<Vec<f64>>,
+    /// `[1, H or 1, 1, 2·R + 1]`: the table, `[H or 1, 2·R + 1]`, in four axes.
+    pub relative_bias: Option<Broadcast<f64>>,
     /// `[H]`.
     pub sinks: Option<Vec<f64>>,
 }
@@ -67,6 +69,8 @@ pub struct HostGradients {
     pub bias: Option<Vec<f64>>,
     /// `[H]`.
     pub alibi_slopes: Option<Vec<f64>>,
+    /// `[H or 1, 2·R + 1]`.
+    pub relative_bias: Option<Vec<f64>>,
     /// `[H]`.
     pub sinks: Option<Vec<f64>>,
 }
@@ -133,6 +137,7 @@ pub fn backward(
         value: vec![0.0; inputs.value.len()],
         bias: inputs.bias.as_ref().map(|bias| vec![0.0; bias.data.len()]),
         alibi_slopes: inputs.alibi_slopes.as_ref().map(|slopes| vec![0.0; slopes.len()]),
+        relative_bias: inputs.relative_bias.as_ref().map(|table| vec![0.0; table.data.len()]),
         sinks: inputs.sinks.as_ref().map(|sinks| vec![0.0; sinks.len()]),
     };
     for row in rows(problem) {
@@ -167,6 +172,9 @@ fn backward_row(
         }
         if let Some(slopes) = &mut gradients.alibi_slopes {
             slopes[row.head] -= grad * distance(problem, row, j);
+        }
+        if let (Some(table), Some(grad_table)) = (&inputs.relative_bias, &mut gradients.relative_bias) {
+            grad_table[table.index(in_table(problem, row, j))] += grad;
         }
         grad *= score.softcap_slope * problem.scale;
         axpy(&mut gradients.query[row.query * d..][..d], grad, &inputs.key[key * d..][..d]);
@@ -204,6 +212,9 @@ fn score(problem: &Problem, inputs: &HostInputs, row: &Row, j: usize) -> Score {
     if let Some(slopes) = &inputs.alibi_slopes {
         value -= slopes[row.head] * distance(problem, row, j);
     }
+    if let Some(table) = &inputs.relative_bias {
+        value += table.at(in_table(problem, row, j));
+    }
     if let Some(bias) = &inputs.bias {
         value += bias.at([row.batch, row.head, row.row, j]);
     }
@@ -212,6 +223,12 @@ fn score(problem: &Problem, inputs: &HostInputs, row: &Row, j: usize) -> Score {
 
 fn distance(problem: &Problem, row: &Row, j: usize) -> f64 {
     (j as f64 - (row.row as f64 + problem.bands[row.batch].offset as f64)).abs()
+}
+
+/// Where the bias by relative position of key `j` stands in its table.
+fn in_table(problem: &Problem, row: &Row, j: usize) -> [usize; 4] {
+    let distance = (j as i64 - row.row as i64).saturating_sub(problem.bands[row.batch].offset);
+    [0, row.head, 0, problem.relative_column(distance)]
 }
 
 fn seen(problem: &Problem, inputs: &HostInputs, row: &Row, j: usize) -> bool {
@@ -224,6 +241,7 @@ fn seen(problem: &Problem, inputs: &HostInputs, row: &Row, j: usize) -> bool {
         && problem.block_mask.as_ref().is_none_or(|mask| mask.sees(row.batch, row.head, row.row, j))
         && inputs.mask.as_ref().is_none_or(|(mask, polarity)| mask.at(index) == (*polarity == Polarity::Keep))
         && inputs.bias.as_ref().is_none_or(|bias| bias.at(index) != f64::NEG_INFINITY)
+        && inputs.relative_bias.as_ref().is_none_or(|table| table.at(in_table(problem, row, j)) != f64::NEG_INFINITY)
 }
 
 /// LSE and weights of a row; hidden scores have weight 0.
@@ -249,6 +267,7 @@ fn check(problem: &Problem, inputs: &HostInputs) -> Result<(), AttentionError> {
     let (rows, keys) =
         (problem.batch * problem.heads * problem.query_len, problem.batch * problem.kv_heads * problem.key_len);
     let volume = |shape: Option<[usize; 4]>| shape.map(|shape| shape.iter().product::<usize>());
+    let table = problem.relative_bias.map(|[heads, distances]| [1, heads, 1, distances]);
     let per_head = |given: bool| given.then_some(problem.heads);
     check_len("query", inputs.query.len(), rows * problem.head_dim)?;
     check_len("key", inputs.key.len(), keys * problem.head_dim)?;
@@ -257,6 +276,7 @@ fn check(problem: &Problem, inputs: &HostInputs) -> Result<(), AttentionError> {
         ("mask", inputs.mask.as_ref().map(|(mask, _)| mask.data.len()), volume(problem.mask)),
         ("bias", inputs.bias.as_ref().map(|bias| bias.data.len()), volume(problem.bias)),
         ("alibi_slopes", inputs.alibi_slopes.as_ref().map(Vec::len), per_head(problem.alibi)),
+        ("relative_bias", inputs.relative_bias.as_ref().map(|table| table.data.len()), volume(table)),
         ("sinks", inputs.sinks.as_ref().map(Vec::len), per_head(problem.sinks)),
     ];
     for (argument, found, expected) in optional {
@@ -267,6 +287,7 @@ fn check(problem: &Problem, inputs: &HostInputs) -> Result<(), AttentionError> {
     let shapes = [
         ("mask", inputs.mask.as_ref().map(|(mask, _)| mask.shape), problem.mask),
         ("bias", inputs.bias.as_ref().map(|bias| bias.shape), problem.bias),
+        ("relative_bias", inputs.relative_bias.as_ref().map(|table| table.shape), table),
     ];
     for (argument, found, expected) in shapes {
         if found != expected {

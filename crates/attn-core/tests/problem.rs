@@ -41,6 +41,10 @@ fn wrong_shapes_name_the_tensor() {
         ("bias", ProblemInputs { bias: Some(info(&[2, 3, 5, 7])), ..inputs() }),
         ("bias", ProblemInputs { bias: Some(info(&[5, 7])), ..inputs() }),
         ("alibi_slopes", ProblemInputs { alibi_slopes: Some(info(&[3])), ..inputs() }),
+        ("relative_bias", ProblemInputs { relative_bias: Some(info(&[6, 4])), ..inputs() }),
+        ("relative_bias", ProblemInputs { relative_bias: Some(info(&[6, 0])), ..inputs() }),
+        ("relative_bias", ProblemInputs { relative_bias: Some(info(&[3, 5])), ..inputs() }),
+        ("relative_bias", ProblemInputs { relative_bias: Some(info(&[5])), ..inputs() }),
         ("sinks", ProblemInputs { sinks: Some(info(&[1])), ..inputs() }),
         ("kv_lens", ProblemInputs { kv_lens: Some(&[1]), ..inputs() }),
         ("kv_lens", ProblemInputs { kv_lens: Some(&[7, 8]), ..inputs() }),
@@ -64,6 +68,7 @@ fn wrong_element_types_name_the_tensor() {
         ("query", ProblemInputs { query: with(DType::I32, &[2, 6, 5, 8]), ..inputs() }),
         ("key", ProblemInputs { key: with(DType::F16, &[2, 3, 7, 8]), ..inputs() }),
         ("bias", ProblemInputs { bias: Some(with(DType::F64, &[1, 1, 1, 7])), ..inputs() }),
+        ("relative_bias", ProblemInputs { relative_bias: Some(with(DType::F64, &[6, 5])), ..inputs() }),
         ("mask", ProblemInputs { mask: Some(info(&[1, 1, 1, 7])), ..inputs() }),
     ];
     for (name, inputs) in cases {

@@ -19,6 +19,7 @@
 //!     mask: None,
 //!     bias: None,
 //!     alibi_slopes: None,
+//!     relative_bias: None,
 //!     sinks: None,
 //!     blocks: None,
 //! };

@@ -106,12 +106,13 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// One attention problem: `out = softmax(hide(bias + alibi + softcap(scale · query · keyᵀ))) · value`.
+/// One attention problem: `out = softmax(hide(bias + relative + alibi + softcap(scale · query · keyᵀ))) · value`.
 ///
 /// Axes: `B` batch, `H` heads, `G` kv_heads (`H` a multiple of `G`; head `h` reads key/value head `h / (H/G)`), `Sq`
 /// query_len, `Sk` key_len, `D` head_dim, `E` value_dim. For query `i` and key `j` the score is
-/// `scale · q·k`, then `softcap · tanh(score / softcap)`, then `− slope[h] · |j − (i + offset)|`, then `+ bias`. What the
-/// band, the mask, the blocks or a bias of −∞ hides has no influence, even where it holds NaN or infinity.
+/// `scale · q·k`, then `softcap · tanh(score / softcap)`, then `− slope[h] · |j − (i + offset)|`, then
+/// `+ table[h, R + clamp(j − (i + offset), −R, R)]`, then `+ bias`. What the band, the mask, the blocks or a bias of −∞ hides has no
+/// influence, even where it holds NaN or infinity.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention<'a, T> {
     /// `[B, H, Sq, D]`.
@@ -132,6 +133,8 @@ pub struct Attention<'a, T> {
     pub bias: Option<View<'a, T, 4>>,
     /// One a head: length `H`.
     pub alibi_slopes: Option<&'a [T]>,
+    /// A bias by relative position, `[H, 2·R + 1]`; one table for all heads by a stride of 0. −∞ hides.
+    pub relative_bias: Option<View<'a, T, 2>>,
     /// One a head: length `H`. A logit that takes weight and gives no value.
     pub sinks: Option<&'a [T]>,
     /// Blocks of the scores that are skipped, and pairs of others that are hidden.
@@ -187,6 +190,15 @@ impl<T: Element> Attention<'_, T> {
         self.mask.map_or(Ok(()), |mask| shape("mask", mask.view.shape(), scores))?;
         self.bias.map_or(Ok(()), |bias| shape("bias", bias.shape(), scores))?;
         self.alibi_slopes.map_or(Ok(()), |slopes| length("alibi_slopes", slopes.len(), dims.heads))?;
+        if let Some([heads, distances]) = self.relative_bias.map(|table| table.shape())
+            && (heads != dims.heads || distances % 2 == 0)
+        {
+            return Err(CpuError::Shape {
+                argument: "relative_bias",
+                expected: format!("[{}, an odd number of distances]", dims.heads),
+                found: format!("[{heads}, {distances}]"),
+            });
+        }
         self.sinks.map_or(Ok(()), |sinks| length("sinks", sinks.len(), dims.heads))?;
         self.blocks.map_or(Ok(()), |blocks| blocks.check(dims))
     }

@@ -256,6 +256,9 @@ fn errors_name_argument_expected_and_found() {
         "bias: expected shape [2, 4, 21, 53], found [2, 4, 21, 1]",
     );
     says(Attention { alibi_slopes: Some(&data[..3]), ..good }, "alibi_slopes: expected 4 elements, found 3");
+    let table = |shape| Attention { relative_bias: Some(View::contiguous(&data, shape).expect("enough")), ..good };
+    says(table([4, 2]), "relative_bias: expected shape [4, an odd number of distances], found [4, 2]");
+    says(table([1, 3]), "relative_bias: expected shape [4, an odd number of distances], found [1, 3]");
     says(Attention { sinks: Some(&data[..5]), ..good }, "sinks: expected 4 elements, found 5");
     assert_eq!(refusal(&good, out - 1, lse), format!("out: expected {out} elements, found {}", out - 1));
     assert_eq!(refusal(&good, out, lse + 1), format!("lse: expected {lse} elements, found {}", lse + 1));

@@ -46,6 +46,18 @@ fn broadcast<T: Copy>(dims: Dims, random: &mut Random, gap: T, next: impl FnMut(
     Array::new(shape, lay, gap, || next(&mut inner)).broadcast(full)
 }
 
+/// A bias by relative position, for all heads or each, some distances of it hidden.
+fn table<T: Real>(dims: Dims, random: &mut Random) -> Array<T> {
+    let reach = [0, 1, 2, 7, 40, 300][random.below(6)];
+    let heads = if random.below(2) == 0 { dims.heads.min(1) } else { dims.heads };
+    let lay = [Lay::Plain, Lay::Plain, Lay::Transposed, Lay::Padded][random.below(4)];
+    let hiding = random.below(3) == 0;
+    let mut inner = Random(random.next());
+    let next = || T::of(if hiding && inner.below(5) == 0 { f64::NEG_INFINITY } else { inner.normal() });
+    let shape = [1, heads, 1, 2 * reach + 1];
+    Array::new(shape, lay, T::of(f64::NAN), next).broadcast([1, dims.heads, 1, 2 * reach + 1])
+}
+
 fn band(dims: Dims, random: &mut Random) -> Band {
     let keys = if random.below(2) == 0 { dims.key_len } else { random.below(dims.key_len + 1) };
     let offset = match random.below(4) {
@@ -86,6 +98,9 @@ fn with_options<T: Real>(dims: Dims, seed: u64) -> Owned<T> {
     }
     if half(&mut random) {
         owned.alibi_slopes = Some((0..dims.heads).map(|h| T::of(0.5_f64.powi(h as i32 + 1))).collect());
+    }
+    if half(&mut random) {
+        owned.relative_bias = Some(table(dims, &mut random));
     }
     if half(&mut random) {
         owned.sinks = Some((0..dims.heads).map(|_| T::of(random.normal())).collect());

@@ -139,6 +139,7 @@ fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Host
     let value = memory::floats::<M, T>(&inputs.value, true)?;
     let mask = inputs.mask.as_ref().map(|mask| memory::bools::<M>(mask.tensor())).transpose()?;
     let bias = inputs.bias.as_ref().map(|bias| memory::floats::<M, T>(bias, false)).transpose()?;
+    let table = inputs.relative_bias.as_ref().map(|table| memory::floats::<M, T>(table, false)).transpose()?;
     let slopes = per_head::<M, T>(inputs.alibi_slopes.as_ref(), heads)?;
     let sinks = per_head::<M, T>(inputs.sinks.as_ref(), heads)?;
     let polarity = inputs.mask.as_ref().map(|mask| mask.polarity());
@@ -167,6 +168,10 @@ fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Host
             _ => None,
         },
         alibi_slopes: slopes.as_deref(),
+        relative_bias: match (&table, problem.relative_bias) {
+            (Some(table), Some(shape)) => Some(table.view(shape, [heads, shape[1]])?),
+            _ => None,
+        },
         sinks: sinks.as_deref(),
         blocks,
     };

@@ -46,14 +46,14 @@ impl<T: Copy> Elements<'_, T> {
     }
 
     /// A view in the shape given, broadcast along axes where the tensor has length 1.
-    pub fn view(&self, shape: [usize; 4], full: [usize; 4]) -> Result<View<'_, T, 4>, AttentionError> {
+    pub fn view<const N: usize>(&self, shape: [usize; N], full: [usize; N]) -> Result<View<'_, T, N>, AttentionError> {
         let mut strides = match self {
-            Self::Borrowed(strided) => [0, 1, 2, 3].map(|axis| strided.strides.get(axis).copied().unwrap_or(0)),
+            Self::Borrowed(strided) => std::array::from_fn(|axis| strided.strides.get(axis).copied().unwrap_or(0)),
             Self::Copied(_) => row_major(shape),
         };
-        for axis in 0..4 {
+        for axis in 0..N {
             if shape[axis] == 1 {
-                strides[axis] = if full[axis] == 1 && axis == 3 { 1 } else { 0 };
+                strides[axis] = if full[axis] == 1 && axis + 1 == N { 1 } else { 0 };
             }
         }
         View::new(self.data(), full, strides).map_err(|error| failed(&error))
@@ -71,10 +71,10 @@ impl<T: Copy> Elements<'_, T> {
     }
 }
 
-fn row_major(shape: [usize; 4]) -> [usize; 4] {
-    let mut strides = [1; 4];
-    for axis in (0..3).rev() {
-        strides[axis] = strides[axis + 1] * shape[axis + 1];
+fn row_major<const N: usize>(shape: [usize; N]) -> [usize; N] {
+    let mut strides = [1; N];
+    for axis in (1..N).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis];
     }
     strides
 }

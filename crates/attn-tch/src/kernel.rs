@@ -121,6 +121,7 @@ fn fused_backward(
         value: narrow(wanted.value, value)?,
         bias: None,
         alibi_slopes: None,
+        relative_bias: None,
         sinks: by_sinks.map(TchTensor::new),
     }))
 }
@@ -144,6 +145,11 @@ fn supports(device: &LibTorchDevice, problem: &Problem, pass: Pass) -> Result<()
     if problem.alibi {
         return refuse(
             "LibTorch's fused kernels know ALiBi only as a bias over all pairs, which is not linear in memory",
+        );
+    }
+    if problem.relative_bias.is_some() {
+        return refuse(
+            "LibTorch's fused kernels know a bias by relative position only as one over all pairs, which is not linear in memory",
         );
     }
     if problem.block_mask.is_some() {

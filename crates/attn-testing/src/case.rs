@@ -176,6 +176,7 @@ fn inputs(tensors: &Tensors<'_>) -> Result<HostInputs, Fault> {
         mask,
         bias,
         alibi_slopes: vector("alibi_slopes")?,
+        relative_bias: None,
         sinks: vector("sinks")?,
     })
 }

@@ -11,7 +11,7 @@ use proptest::sample::select;
 
 use crate::host::Dims;
 use crate::run::{Layout, Layouts};
-pub use recipe::{BiasRecipe, BlocksRecipe, MaskRecipe, Recipe};
+pub use recipe::{BiasRecipe, BlocksRecipe, MaskRecipe, Recipe, RelativeRecipe};
 
 /// Lengths around the tile sizes and vector widths that kernels use.
 const TAILS: [usize; 15] = [15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129];
@@ -22,18 +22,28 @@ const MOST_WORK: [usize; 2] = [1 << 18, 1 << 21];
 
 /// Problems with every option, zero-length axes and poisoned hidden entries among them.
 pub fn recipes() -> impl Strategy<Value = Recipe> {
-    let options = (masks(), biases(), proptest::bool::weighted(0.3), proptest::bool::weighted(0.3));
+    let distances = (proptest::bool::weighted(0.3), relative());
+    let options = (masks(), biases(), distances, proptest::bool::weighted(0.3));
     let lens = (proptest::bool::weighted(0.3), blocks());
     let flags = (lens, proptest::bool::weighted(0.4), proptest::bool::weighted(0.3));
     let size = prop_oneof![6 => Just(1.0), 1 => Just(0.0), 1 => Just(0.05), 2 => Just(4.0)];
     (dims(), specs(), options, flags, size, layouts(), any::<u64>()).prop_map(
-        |(dims, spec, (mask, bias, alibi, sinks), ((kv_lens, blocks), poison, grad_lse), size, layouts, seed)| Recipe {
+        |(
+            dims,
+            spec,
+            (mask, bias, (alibi, relative), sinks),
+            ((kv_lens, blocks), poison, grad_lse),
+            size,
+            layouts,
+            seed,
+        )| Recipe {
             dims,
             // Far offsets make ALiBi's penalties too large to be told apart in f32: what comes is then right, and says nothing.
             spec: if alibi { near(spec) } else { spec },
             mask,
             bias,
             alibi,
+            relative,
             sinks,
             kv_lens,
             blocks,
@@ -132,6 +142,16 @@ fn blocks() -> impl Strategy<Value = Option<BlocksRecipe>> {
 fn biases() -> impl Strategy<Value = Option<BiasRecipe>> {
     let hides = prop_oneof![9 => Just(0.0), 6 => 0.05f64..0.9, 1 => Just(1.0)];
     proptest::option::weighted(0.3, (any::<[bool; 4]>(), hides).prop_map(|(full, hides)| BiasRecipe { full, hides }))
+}
+
+fn relative() -> impl Strategy<Value = Option<RelativeRecipe>> {
+    let reach = prop_oneof![2 => Just(0usize), 6 => 1usize..20, 2 => 20usize..200, 1 => Just(1500)];
+    let hides = prop_oneof![7 => Just(0.0), 1 => 0.05f64..0.3];
+    let drawn = (any::<bool>(), reach, hides);
+    proptest::option::weighted(
+        0.2,
+        drawn.prop_map(|(per_head, reach, hides)| RelativeRecipe { per_head, reach, hides }),
+    )
 }
 
 fn layouts() -> impl Strategy<Value = Layouts> {

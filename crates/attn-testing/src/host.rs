@@ -94,6 +94,7 @@ impl HostProblem {
                 mask: mask.map(|(mask, _)| TensorInfo { shape: mask.shape.to_vec(), dtype: bool_dtype }),
                 bias: self.inputs.bias.as_ref().map(|bias| float(&bias.shape)),
                 alibi_slopes: per_head(&self.inputs.alibi_slopes),
+                relative_bias: self.inputs.relative_bias.as_ref().map(|table| float(&table_shape(table))),
                 sinks: per_head(&self.inputs.sinks),
                 kv_lens: self.kv_lens.as_deref(),
                 block_mask: self.block_mask.as_ref(),
@@ -113,8 +114,26 @@ impl HostProblem {
     }
 
     /// `|j − p|`.
-    pub fn distance(&self, [batch, _, row, key]: [usize; 4]) -> f64 {
-        (key as i128 - (row as i128 + self.offset(batch))).unsigned_abs() as f64
+    pub fn distance(&self, index: [usize; 4]) -> f64 {
+        self.relative(index).unsigned_abs() as f64
+    }
+
+    /// `j − p`.
+    fn relative(&self, [batch, _, row, key]: [usize; 4]) -> i128 {
+        key as i128 - (row as i128 + self.offset(batch))
+    }
+
+    /// Where the bias by relative position of a pair stands in its table, row-major; `None` where there is no table.
+    pub fn in_table(&self, index: [usize; 4]) -> Option<usize> {
+        let table = self.inputs.relative_bias.as_ref()?;
+        let reach = (table.shape[3] / 2) as i128;
+        let column = (self.relative(index).clamp(-reach, reach) + reach) as usize;
+        Some(position_in(table.shape, [0, index[1], 0, column]))
+    }
+
+    /// The bias by relative position of a pair.
+    pub fn relative_bias(&self, index: [usize; 4]) -> Option<f64> {
+        self.inputs.relative_bias.as_ref().zip(self.in_table(index)).map(|(table, at)| table.data[at])
     }
 
     /// Whether query `i` of a head sees key `j`, at `[b, h, i, j]`. Written from the contract's words, apart from the reference and
@@ -136,6 +155,7 @@ impl HostProblem {
                 .bias
                 .as_ref()
                 .is_none_or(|bias| bias.data[position_in(bias.shape, index)] != f64::NEG_INFINITY)
+            && self.relative_bias(index) != Some(f64::NEG_INFINITY)
     }
 
     fn visible_keys(&self, batch: usize) -> usize {
@@ -182,7 +202,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The tensor of that name in case files: `out`, `lse`, `weights`, `dq`, `dk`, `dv`, `dbias`, `dalibi_slopes`, `dsinks`.
+    /// The tensor of that name in case files: `out`, `lse`, `weights`, `dq`, `dk`, `dv`, `dbias`, `dalibi_slopes`, `dsinks`; and
+    /// `drelative_bias`, which no file has.
     pub fn get(&self, name: &str) -> Option<&[f64]> {
         let gradients = self.gradients.as_ref();
         match name {
@@ -194,14 +215,20 @@ impl Answer {
             "dv" => gradients.map(|gradients| gradients.value.as_slice()),
             "dbias" => gradients.and_then(|gradients| gradients.bias.as_deref()),
             "dalibi_slopes" => gradients.and_then(|gradients| gradients.alibi_slopes.as_deref()),
+            "drelative_bias" => gradients.and_then(|gradients| gradients.relative_bias.as_deref()),
             "dsinks" => gradients.and_then(|gradients| gradients.sinks.as_deref()),
             _ => None,
         }
     }
 
     /// Every name that [`get`](Self::get) knows.
-    pub const NAMES: [&'static str; 9] =
-        ["out", "lse", "weights", "dq", "dk", "dv", "dbias", "dalibi_slopes", "dsinks"];
+    pub const NAMES: [&'static str; 10] =
+        ["out", "lse", "weights", "dq", "dk", "dv", "dbias", "dalibi_slopes", "drelative_bias", "dsinks"];
+}
+
+/// `[H or 1, 2·R + 1]`, of a table that is kept in four axes.
+pub fn table_shape(table: &Broadcast<f64>) -> [usize; 2] {
+    [table.shape[1], table.shape[3]]
 }
 
 /// The number of that element type that lies nearest, widened again.

@@ -4,7 +4,7 @@ use attn::{Attention, AttentionOutput, Mask, Selection};
 use attn_core::reference::{Broadcast, HostGradients};
 use burn::tensor::{Bool, DType, Device, FloatDType, Gradients, Tensor, TensorData};
 
-use crate::host::{Answer, Ask, HostProblem, HostUpstream};
+use crate::host::{Answer, Ask, HostProblem, HostUpstream, table_shape};
 
 /// A device, and the kernels demanded of it.
 #[derive(Debug, Clone)]
@@ -61,6 +61,7 @@ struct Inputs {
     mask: Option<Mask<Tensor<4, Bool>>>,
     bias: Option<Tensor<4>>,
     alibi_slopes: Option<Tensor<1>>,
+    relative_bias: Option<Tensor<2>>,
     sinks: Option<Tensor<1>>,
 }
 
@@ -103,6 +104,9 @@ fn attention(target: &Target, problem: &HostProblem, ask: &Ask, inputs: &Inputs)
     }
     if let Some(slopes) = &inputs.alibi_slopes {
         attention = attention.alibi_slopes(slopes.clone());
+    }
+    if let Some(table) = &inputs.relative_bias {
+        attention = attention.relative_bias(table.clone());
     }
     if let Some(sinks) = &inputs.sinks {
         attention = attention.sinks(sinks.clone());
@@ -160,12 +164,16 @@ fn host_gradients(problem: &HostProblem, inputs: &Inputs, gradients: &Gradients)
     let per_head = |name, tensor: &Option<Tensor<1>>| {
         tensor.as_ref().map(|tensor| gradient(name, tensor, gradients, [dims.heads], dtype)).transpose()
     };
+    let table = inputs.relative_bias.as_ref().zip(problem.inputs.relative_bias.as_ref());
     Ok(HostGradients {
         query: gradient("query", &inputs.query, gradients, dims.query(), dtype)?,
         key: gradient("key", &inputs.key, gradients, dims.key(), dtype)?,
         value: gradient("value", &inputs.value, gradients, dims.value(), dtype)?,
         bias: bias.map(|(bias, host)| gradient("bias", bias, gradients, host.shape, dtype)).transpose()?,
         alibi_slopes: per_head("alibi_slopes", &inputs.alibi_slopes)?,
+        relative_bias: table
+            .map(|(table, host)| gradient("relative_bias", table, gradients, table_shape(host), dtype))
+            .transpose()?,
         sinks: per_head("sinks", &inputs.sinks)?,
     })
 }
@@ -198,6 +206,11 @@ fn upload(device: &Device, problem: &HostProblem, layouts: Layouts, track: bool)
         mask: host.mask.as_ref().map(|(mask, polarity)| Mask::new(bools(device, mask, layouts.mask), *polarity)),
         bias: host.bias.as_ref().map(|bias| large(&bias.data, bias.shape, layouts.bias)),
         alibi_slopes: per_head(&host.alibi_slopes),
+        relative_bias: host.relative_bias.as_ref().map(|table| {
+            let data = data_of(table.data.clone(), table_shape(table).to_vec(), dtype);
+            let tensor = Tensor::<2>::from_data(data, (device, dtype.into()));
+            if track { tensor.require_grad() } else { tensor }
+        }),
         sinks: per_head(&host.sinks),
     }
 }

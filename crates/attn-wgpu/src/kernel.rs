@@ -131,6 +131,9 @@ fn supports(kernel: Cube, device: &CubeDevice, problem: &Problem, pass: Pass) ->
     if problem.block_mask.is_some() && kernel != Cube::Rows {
         return refuse("it knows no masks by blocks");
     }
+    if problem.relative_bias.is_some() && kernel != Cube::Rows {
+        return refuse("it knows no bias by relative position");
+    }
     if problem.dtype == FloatDType::F64 {
         return refuse("it accumulates in f32, and f64 is to be accumulated in f64");
     }
@@ -139,6 +142,13 @@ fn supports(kernel: Cube, device: &CubeDevice, problem: &Problem, pass: Pass) ->
     }
     if problem.alibi && problem.bands.iter().any(|band| band.offset.abs() >= LARGEST) {
         return Err(format!("ALiBi at positions of {LARGEST} and more"));
+    }
+    // Offsets past the largest are taken for it: there every key is further off than the table reaches.
+    if problem
+        .relative_bias
+        .is_some_and(|[_, distances]| (distances + problem.query_len + problem.key_len) as i64 >= LARGEST)
+    {
+        return Err(format!("a bias by relative position of {LARGEST} and more distances"));
     }
     if !CubeBackend::supports_dtype(device, problem.dtype.into()) {
         return Err(format!("the device has no {:?}", problem.dtype));
@@ -176,7 +186,8 @@ fn fits(problem: &Problem, tiles: &Tiles, wide: bool, most_cubes: u64) -> Result
 /// Buffers of a launch with the LSE: query, key, value, bands, output, LSE, shapes, and what else is given.
 fn bindings(problem: &Problem) -> u32 {
     let blocks = problem.block_mask.is_some();
-    let given = [problem.mask.is_some(), problem.bias.is_some(), problem.alibi, problem.sinks, blocks];
+    let relative = problem.relative_bias.is_some();
+    let given = [problem.mask.is_some(), problem.bias.is_some(), problem.alibi, relative, problem.sinks, blocks];
     7 + given.into_iter().map(u32::from).sum::<u32>()
 }
 

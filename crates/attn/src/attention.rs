@@ -25,6 +25,7 @@ pub struct Attention {
     mask: Option<Mask<Tensor<4, Bool>>>,
     bias: Option<Tensor<4>>,
     alibi_slopes: Option<Tensor<1>>,
+    relative_bias: Option<Tensor<2>>,
     sinks: Option<Tensor<1>>,
     kv_lens: Option<Vec<usize>>,
     sparse: Option<Sparse>,
@@ -55,6 +56,7 @@ impl Attention {
             mask: None,
             bias: None,
             alibi_slopes: None,
+            relative_bias: None,
             sinks: None,
             kv_lens: None,
             sparse: None,
@@ -115,6 +117,16 @@ impl Attention {
     /// `score −= slope · |j − p|`, one slope a head, `[H]` (ALiBi).
     pub fn alibi_slopes(mut self, slopes: Tensor<1>) -> Self {
         self.alibi_slopes = Some(slopes);
+        self
+    }
+
+    /// `score += table[h, R + clamp(j − p, −R, R)]`, a number for each distance of key and query up to R either way, `[H or 1,
+    /// 2·R + 1]`; `−inf` hides. Linear in memory, its gradient too, where a [`bias`](Self::bias) would hold every pair.
+    ///
+    /// Any penalty by distance is one such table (Shaw et al. 2018 in its bias form); T5's buckets are (Raffel et al. 2020), since
+    /// they are the same for all distances from a greatest one on. See [`nn::RelativeBias`](crate::nn::RelativeBias).
+    pub fn relative_bias(mut self, table: Tensor<2>) -> Self {
+        self.relative_bias = Some(table);
         self
     }
 
@@ -203,7 +215,7 @@ impl Attention {
         Ok(AttentionOutput { out, lse: lse.filter(|_| wants_lse), weights })
     }
 
-    /// The scores that the softmax would take, after softcap, ALiBi and bias, `−inf` where hidden: `[B, selected heads,
+    /// The scores that the softmax would take, after softcap, ALiBi and biases, `−inf` where hidden: `[B, selected heads,
     /// selected rows, Sk]` in f32 (f64 for f64). Sinks are no part of them, and the values are not looked at.
     ///
     /// No kernel makes them: it is their whole point to have none in memory. They come from the composite's formulas,
@@ -235,6 +247,7 @@ impl Attention {
             },
             bias: float(self.bias.map(Tensor::into_dispatch)),
             alibi_slopes: float(self.alibi_slopes.map(Tensor::into_dispatch)),
+            relative_bias: float(self.relative_bias.map(Tensor::into_dispatch)),
             sinks: float(self.sinks.map(Tensor::into_dispatch)),
             polarity,
             problem: Arc::new(problem),
@@ -252,11 +265,13 @@ impl Attention {
                 ("mask", self.mask.as_ref().map(|mask| mask.tensor().device())),
                 ("bias", self.bias.as_ref().map(Tensor::device)),
                 ("alibi_slopes", self.alibi_slopes.as_ref().map(Tensor::device)),
+                ("relative_bias", self.relative_bias.as_ref().map(Tensor::device)),
                 ("sinks", self.sinks.as_ref().map(Tensor::device)),
             ],
         )?;
         let float = |tensor: &Tensor<4>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
         let vector = |tensor: &Tensor<1>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
+        let matrix = |tensor: &Tensor<2>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
         let mask = self.mask.as_ref().map(Mask::tensor);
         sparse_problem(
             &self.spec,
@@ -267,6 +282,7 @@ impl Attention {
                 mask: mask.map(|mask| TensorInfo { shape: mask.dims().to_vec(), dtype: mask.dtype() }),
                 bias: self.bias.as_ref().map(float),
                 alibi_slopes: self.alibi_slopes.as_ref().map(vector),
+                relative_bias: self.relative_bias.as_ref().map(matrix),
                 sinks: self.sinks.as_ref().map(vector),
                 kv_lens: self.kv_lens.as_deref(),
                 block_mask: None,

@@ -26,7 +26,7 @@ enum Output {
     Lse,
 }
 
-/// The backward step of one output. Parents: query, key, value, bias, ALiBi slopes, sinks.
+/// The backward step of one output. Parents: query, key, value, bias, ALiBi slopes, bias by relative position, sinks.
 #[derive(Debug)]
 struct AttentionBackward {
     output: Output,
@@ -42,22 +42,23 @@ struct Saved<B: Backend> {
     lse: FloatTensor<B>,
 }
 
-impl<B: AttentionBackend> Backward<B, 6> for AttentionBackward {
+impl<B: AttentionBackend> Backward<B, 7> for AttentionBackward {
     type State = Saved<B>;
 
     /// # Panics
     /// If the backend fails while it computes. Burn's backward pass has no other way to say so; that a kernel serves the problem was
     /// made sure of before the forward pass.
-    fn backward(self, ops: Ops<Saved<B>, 6>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Saved<B>, 7>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let Saved { problem, choice, inputs, out, lse } = ops.state;
-        let [query, key, value, bias, alibi_slopes, sinks] = ops.parents;
+        let [query, key, value, bias, alibi_slopes, relative_bias, sinks] = ops.parents;
         let wanted = Wanted {
             query: query.is_some(),
             key: key.is_some(),
             value: value.is_some(),
             bias: bias.is_some() && inputs.bias.is_some(),
             alibi_slopes: alibi_slopes.is_some() && inputs.alibi_slopes.is_some(),
+            relative_bias: relative_bias.is_some() && inputs.relative_bias.is_some(),
             sinks: sinks.is_some() && inputs.sinks.is_some(),
         };
         let upstream = match self.output {
@@ -76,6 +77,7 @@ impl<B: AttentionBackend> Backward<B, 6> for AttentionBackward {
             (value, made.value),
             (bias, made.bias),
             (alibi_slopes, made.alibi_slopes),
+            (relative_bias, made.relative_bias),
             (sinks, made.sinks),
         ];
         for (node, grad) in pairs {
@@ -142,6 +144,7 @@ fn inner<B: Backend, C: CheckpointStrategy>(call: &Call<Autodiff<B, C>>) -> Call
         },
         bias: maybe(&call.bias),
         alibi_slopes: maybe(&call.alibi_slopes),
+        relative_bias: maybe(&call.relative_bias),
         sinks: maybe(&call.sinks),
         polarity: call.polarity,
         problem: call.problem.clone(),
@@ -184,13 +187,14 @@ fn untracked<B: Backend, C: CheckpointStrategy>(tensor: FloatTensor<B>) -> Float
 /// The float inputs in the order of the graph's parents.
 fn parents<B: Backend, C: CheckpointStrategy>(
     call: &Call<Autodiff<B, C>>,
-) -> [Option<&FloatTensor<Autodiff<B, C>>>; 6] {
+) -> [Option<&FloatTensor<Autodiff<B, C>>>; 7] {
     [
         Some(&call.query),
         Some(&call.key),
         Some(&call.value),
         call.bias.as_option(),
         call.alibi_slopes.as_option(),
+        call.relative_bias.as_option(),
         call.sinks.as_option(),
     ]
 }

@@ -65,6 +65,8 @@ pub struct Call<B: Backend> {
     #[extension_type]
     pub alibi_slopes: MaybeFloat<B>,
     #[extension_type]
+    pub relative_bias: MaybeFloat<B>,
+    #[extension_type]
     pub sinks: MaybeFloat<B>,
     pub polarity: Polarity,
     pub problem: Arc<Problem>,
@@ -235,6 +237,7 @@ impl<B: Backend> Call<B> {
             },
             bias: self.bias.into_option(),
             alibi_slopes: self.alibi_slopes.into_option(),
+            relative_bias: self.relative_bias.into_option(),
             sinks: self.sinks.into_option(),
             kv_lens: None,
             block_mask: None,

@@ -101,6 +101,7 @@ impl AttentionKernel<Fusion<CubeBackend>> for Deferred {
             mask,
             bias: MaybeFloat::new(inputs.bias),
             alibi_slopes: MaybeFloat::new(inputs.alibi_slopes),
+            relative_bias: MaybeFloat::new(inputs.relative_bias),
             sinks: MaybeFloat::new(inputs.sinks),
             polarity,
             problem: Arc::new(problem.clone()),

@@ -32,6 +32,7 @@ struct Sums<B: Backend> {
     value: Vec<Option<FloatTensor<B>>>,
     bias: Option<FloatTensor<B>>,
     alibi_slopes: Option<FloatTensor<B>>,
+    relative_bias: Option<FloatTensor<B>>,
 }
 
 /// See [`AttentionKernel::backward`](crate::AttentionKernel::backward).
@@ -49,6 +50,7 @@ pub(super) fn backward<B: Backend>(
         value: tiles(problem.key_len, tile_keys).map(|_| None).collect(),
         bias: None,
         alibi_slopes: None,
+        relative_bias: None,
     };
     if problem.is_empty() {
         return collect(&Context::new(problem, inputs), wanted, sums, None);
@@ -120,6 +122,9 @@ impl<'a, B: Backend> Backward<'a, B> {
         if self.wanted.alibi_slopes {
             let slopes = B::float_neg(B::float_mul(grad.clone(), context.distance(tile)));
             add::<B>(&mut sums.alibi_slopes, sum_to::<B>(slopes, [1, context.problem.heads, 1, 1]));
+        }
+        if self.wanted.relative_bias {
+            context.add_relative_bias(&mut sums.relative_bias, &grad, tile);
         }
         if let Some(tanh) = scores.tanh {
             // d(c·tanh(s/c))/ds = 1 − tanh²
@@ -281,6 +286,7 @@ fn collect<B: Backend>(
         value: wanted.value.then(|| cast::<B>(tiled(sums.value, &inputs.value, tile_keys), dtype)),
         bias: like(wanted.bias, sums.bias, &inputs.bias),
         alibi_slopes: like(wanted.alibi_slopes, sums.alibi_slopes, &inputs.alibi_slopes),
+        relative_bias: like(wanted.relative_bias, sums.relative_bias, &inputs.relative_bias),
         sinks: like(wanted.sinks, sinks, &inputs.sinks),
     }
 }

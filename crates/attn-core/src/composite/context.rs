@@ -133,9 +133,9 @@ impl<'a, B: Backend> Context<'a, B> {
             let penalty = B::float_mul(self.distance(tile), self.per_head(slopes, &tile.heads));
             values = B::float_sub(values, penalty);
         }
-        let bias = self.bias(tile);
-        let hidden = self.hidden(tile, bias.as_ref());
-        if let Some(bias) = bias {
+        let biases = [self.relative_bias(tile), self.bias(tile)];
+        let hidden = self.hidden(tile, &biases);
+        for bias in biases.into_iter().flatten() {
             values = B::float_add(values, bias);
         }
         for mask in &hidden {
@@ -180,7 +180,7 @@ impl<'a, B: Backend> Context<'a, B> {
     }
 
     /// Where a tile is hidden: by the bands, by a mask, by a bias of `−inf`.
-    fn hidden(&self, tile: &Tile, bias: Option<&FloatTensor<B>>) -> Vec<BoolTensor<B>> {
+    fn hidden(&self, tile: &Tile, biases: &[Option<FloatTensor<B>>]) -> Vec<BoolTensor<B>> {
         let mut hidden = self.hidden_by_bands(tile);
         hidden.extend(self.hidden_by_blocks(tile));
         if let Some(mask) = &self.inputs.mask {
@@ -190,7 +190,7 @@ impl<'a, B: Backend> Context<'a, B> {
                 Polarity::Keep => B::bool_not(tensor),
             });
         }
-        if let Some(bias) = bias {
+        for bias in biases.iter().flatten() {
             hidden.push(B::float_equal_elem(bias.clone(), Scalar::Float(f64::NEG_INFINITY), self.bool_dtype));
         }
         hidden

@@ -37,6 +37,7 @@ mod context;
 mod finite;
 mod forward;
 mod ops;
+mod relative;
 mod weights;
 
 use burn_backend::tensor::Device;
@@ -98,6 +99,8 @@ const TILE_KEYS: usize = 1024;
 const TILE_MIN_ROWS: usize = 16;
 /// Temporaries of a tile's size alive at once, forward and backward (scores, mask, softmax, products and their copies).
 const TILE_COPIES: (u64, u64) = (6, 10);
+/// More of them where there is a bias by relative position: the diagonals' copies, sheared and cut.
+const RELATIVE_COPIES: u64 = 3;
 
 /// Queries and keys of a tile.
 pub(crate) fn tile_shape(problem: &Problem) -> (usize, usize) {
@@ -130,5 +133,6 @@ fn workspace_bytes(problem: &Problem, pass: Pass) -> u64 {
                 + problem.bias.map_or(0, |shape| shape.iter().product::<usize>() as u64 * 2),
         ),
     };
+    let copies = if problem.relative_bias.is_some() { copies + RELATIVE_COPIES } else { copies };
     element * (tile * copies + rows_copies + keys_copies + whole)
 }

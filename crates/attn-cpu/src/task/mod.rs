@@ -9,7 +9,7 @@ use std::ops::Range;
 use blocks::Groups;
 
 use crate::element::{Element, Loads};
-use crate::kernel::options::Options;
+use crate::kernel::options::{Options, Relative};
 use crate::kernel::pack::{PackKeys, Stage, Widen};
 use crate::kernel::softmax::Softmax;
 use crate::kernel::tile::Tile;
@@ -100,6 +100,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         let options = !plain
             || problem.softcap.is_some()
             || problem.alibi_slopes.is_some()
+            || problem.relative_bias.is_some()
             || problem.bias.is_some()
             || problem.mask.is_some();
         Self {
@@ -340,7 +341,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         unsafe { S::enter(job) };
     }
 
-    /// Scale, softcap, ALiBi, bias and mask, row by row.
+    /// Scale, softcap, ALiBi, biases and mask, row by row.
     fn apply_options(&mut self, block: Block, span: Span) {
         let problem = self.problem;
         let key = block.start + span.columns.0;
@@ -359,6 +360,12 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
                 scale: S::A::from_f64(problem.scale),
                 softcap: S::A::from_f64(problem.softcap.unwrap_or(0.0)),
                 alibi: problem.alibi_slopes.map(|slopes| (slopes[row.head].widen(), key as f64 - position)),
+                relative: problem.relative_bias.map(|table| Relative {
+                    table: table.data().as_ptr().wrapping_add(row.head * table.strides()[0]),
+                    stride: table.strides()[1],
+                    reach: (table.shape()[1] / 2) as i64,
+                    distance: (key as i64 - row.query as i64).saturating_sub(problem.bands[self.entry.0].offset),
+                }),
                 bias: bias.unwrap_or(std::ptr::null()),
                 bias_stride: problem.bias.map_or(0, |bias| bias.strides()[3]),
                 mask: mask.unwrap_or(std::ptr::null()),
@@ -366,7 +373,8 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
                 seen_when: problem.mask.is_some_and(|mask| mask.seen_when),
                 addend: self.scratch.addend(),
             };
-            // SAFETY: mask and bias were checked to have the scores' shape, and the keys from `key` on lie below key_len.
+            // SAFETY: mask and bias were checked to have the scores' shape, and the keys from `key` on lie below key_len; the table was
+            // checked to have a row of `2·reach + 1` for every head.
             unsafe { S::enter(job) };
         }
     }

@@ -57,6 +57,8 @@ pub struct Owned<T> {
     pub mask: Option<(Array<u8>, bool)>,
     pub bias: Option<Array<T>>,
     pub alibi_slopes: Option<Vec<T>>,
+    /// `[1, H or 1, 1, 2·R + 1]`, broadcast to all heads.
+    pub relative_bias: Option<Array<T>>,
     pub sinks: Option<Vec<T>>,
     pub blocks: Option<OwnedBlocks>,
 }
@@ -231,6 +233,7 @@ impl<T: Real> Owned<T> {
             mask: None,
             bias: None,
             alibi_slopes: None,
+            relative_bias: None,
             sinks: None,
             blocks: None,
         }
@@ -247,6 +250,11 @@ impl<T: Real> Owned<T> {
             mask: self.mask.as_ref().map(|(mask, seen_when)| Mask { view: mask.view(), seen_when: *seen_when }),
             bias: self.bias.as_ref().map(Array::view),
             alibi_slopes: self.alibi_slopes.as_deref(),
+            relative_bias: self.relative_bias.as_ref().map(|table| {
+                let ([_, heads, _, distances], [_, by_head, _, by_distance]) = (table.shape, table.strides);
+                View::new(&table.data, [heads, distances], [by_head, by_distance])
+                    .expect("the test's own table is sound")
+            }),
             sinks: self.sinks.as_deref(),
             blocks: self.blocks.as_ref().map(|blocks| {
                 Blocks::new(blocks.shape, &blocks.table, &blocks.patterns).expect("the test's own blocks are sound")
@@ -343,6 +351,16 @@ impl<T: Real> Owned<T> {
             let distance = j as f64 - (i as f64 + self.bands[b].offset as f64);
             score -= slopes[h].up() * distance.abs();
             parts += (slopes[h].up() * distance).abs();
+        }
+        if let Some(table) = &self.relative_bias {
+            let reach = (table.shape[3] / 2) as i128;
+            let distance = j as i128 - (i as i128 + i128::from(self.bands[b].offset));
+            let bias = table.get([0, h, 0, (distance.clamp(-reach, reach) + reach) as usize]).up();
+            if bias == f64::NEG_INFINITY {
+                return None;
+            }
+            score += bias;
+            parts += bias.abs();
         }
         if let Some(bias) = &self.bias {
             let bias = bias.get([b, h, i, j]).up();

@@ -52,6 +52,7 @@ pub(super) struct Sums<'a> {
     value: Sum,
     bias: Option<Sum>,
     alibi_slopes: Option<Sum>,
+    relative_bias: Option<Sum>,
     sinks: Option<Sum>,
 }
 
@@ -80,6 +81,7 @@ impl<'a> Sums<'a> {
             value: Sum::new(inputs.value.len()),
             bias: inputs.bias.as_ref().map(|bias| Sum::new(bias.data.len())),
             alibi_slopes: per_head(&inputs.alibi_slopes),
+            relative_bias: inputs.relative_bias.as_ref().map(|table| Sum::new(table.data.len())),
             sinks: per_head(&inputs.sinks),
         }
     }
@@ -121,7 +123,7 @@ impl<'a> Sums<'a> {
         }
     }
 
-    /// Carries the gradient of a score to bias, slopes, query and key.
+    /// Carries the gradient of a score to biases, slopes, query and key.
     fn add_pair(&mut self, problem: &HostProblem, units: &Units, row: &Row, pair: &Pair, grad: Bounded) {
         let [batch, head, at] = row.index;
         let index = [batch, head, at, pair.key];
@@ -130,6 +132,9 @@ impl<'a> Sums<'a> {
         }
         if let Some(slopes) = &mut self.alibi_slopes {
             slopes.add(head, times(units, grad, Bounded { value: -problem.distance(index), error: 0.0 }));
+        }
+        if let (Some(sum), Some(at)) = (&mut self.relative_bias, problem.in_table(index)) {
+            sum.add(at, grad);
         }
         let (d, u) = (problem.dims.head_dim, units.accumulation);
         let scale = problem.spec.scale.unwrap_or(1.0 / (d as f64).sqrt());
@@ -140,32 +145,34 @@ impl<'a> Sums<'a> {
         self.key.add_row(key, grad, &problem.inputs.query[query..][..d]);
     }
 
-    fn finish(self, units: &Units) -> [Option<(Vec<f64>, Vec<f64>)>; 6] {
-        let optional = [self.bias, self.alibi_slopes, self.sinks];
-        let [bias, alibi_slopes, sinks] = optional.map(|sum| sum.map(|sum| sum.finish(units)));
+    fn finish(self, units: &Units) -> [Option<(Vec<f64>, Vec<f64>)>; 7] {
+        let optional = [self.bias, self.alibi_slopes, self.relative_bias, self.sinks];
+        let [bias, alibi_slopes, relative_bias, sinks] = optional.map(|sum| sum.map(|sum| sum.finish(units)));
         let [query, key, value] = [self.query, self.key, self.value].map(|sum| Some(sum.finish(units)));
-        [query, key, value, bias, alibi_slopes, sinks]
+        [query, key, value, bias, alibi_slopes, relative_bias, sinks]
     }
 }
 
 /// Values and bounds of the gradients: the parts by each output, stored, added and stored again. None where there are no parts.
 pub(super) fn finish(units: &Units, parts: Vec<Sums<'_>>) -> Option<(HostGradients, HostGradients)> {
     let parts = parts.into_iter().map(|sums| sums.finish(units));
-    let [query, key, value, bias, alibi_slopes, sinks] = parts.reduce(|mut a, b| {
+    let [query, key, value, bias, alibi_slopes, relative_bias, sinks] = parts.reduce(|mut a, b| {
         a.iter_mut().zip(&b).for_each(|(a, b)| add_part(units, a, b));
         a
     })?;
     let (query, key, value) = (query?, key?, value?);
     let ((bias, bias_error), (alibi_slopes, alibi_slopes_error), (sinks, sinks_error)) =
         (bias.unzip(), alibi_slopes.unzip(), sinks.unzip());
+    let (relative_bias, relative_bias_error) = relative_bias.unzip();
     Some((
-        HostGradients { query: query.0, key: key.0, value: value.0, bias, alibi_slopes, sinks },
+        HostGradients { query: query.0, key: key.0, value: value.0, bias, alibi_slopes, relative_bias, sinks },
         HostGradients {
             query: query.1,
             key: key.1,
             value: value.1,
             bias: bias_error,
             alibi_slopes: alibi_slopes_error,
+            relative_bias: relative_bias_error,
             sinks: sinks_error,
         },
     ))

@@ -7,7 +7,7 @@ use crate::host::{HostProblem, position_in};
 pub(super) struct Pair {
     /// Which key.
     pub key: usize,
-    /// Its score, after softcap, ALiBi and bias.
+    /// Its score, after softcap, ALiBi and biases.
     pub score: Bounded,
     /// Slope of the softcap at the score, 1 without one.
     pub slope: Bounded,
@@ -94,6 +94,11 @@ fn pair(problem: &HostProblem, units: &Units, index: [usize; 4]) -> Pair {
         let penalty = slopes[head] * problem.distance(index);
         score.value -= penalty;
         score.error += u * (3.0 * penalty.abs() + score.value.abs());
+    }
+    if let Some(bias) = problem.relative_bias(index) {
+        score.value += bias;
+        // It may be added to a bias before it comes to the score.
+        score.error += u * (score.value.abs() + bias.abs());
     }
     if let Some(bias) = &inputs.bias {
         score.value += bias.data[position_in(bias.shape, index)];

@@ -32,6 +32,17 @@ pub struct BiasRecipe {
     pub hides: f64,
 }
 
+/// A random bias by relative position.
+#[derive(Debug, Clone, Copy)]
+pub struct RelativeRecipe {
+    /// Whether each head has its own.
+    pub per_head: bool,
+    /// R, the greatest distance with a number of its own.
+    pub reach: usize,
+    /// Share of the distances that are `−inf`.
+    pub hides: f64,
+}
+
 /// A random mask by blocks.
 #[derive(Debug, Clone, Copy)]
 pub struct BlocksRecipe {
@@ -82,6 +93,8 @@ pub struct Recipe {
     pub bias: Option<BiasRecipe>,
     /// Whether there are ALiBi slopes.
     pub alibi: bool,
+    /// Whether there is a bias by relative position, and which.
+    pub relative: Option<RelativeRecipe>,
     /// Whether there are sinks.
     pub sinks: bool,
     /// Whether there are key lengths.
@@ -122,6 +135,7 @@ impl Recipe {
                 mask: None,
                 bias: None,
                 alibi_slopes: self.alibi.then(|| draw(dims.heads, 0.3)),
+                relative_bias: None,
                 sinks: self.sinks.then(|| draw(dims.heads, 2.0)),
             },
         };
@@ -134,6 +148,14 @@ impl Recipe {
         let hidden_bias = |rng: &mut SmallRng, hides: f64| {
             if rng.random_bool(hides) { f64::NEG_INFINITY } else { round_to(dtype, normal(rng)) }
         };
+        if let Some(relative) = self.relative {
+            let heads = if relative.per_head { dims.heads } else { 1 };
+            let table = broadcast([1, heads, 1, 2 * relative.reach + 1], |_| hidden_bias(&mut rng, relative.hides));
+            problem.inputs.relative_bias = Some(table);
+            if self.poison {
+                poison_table(&mut problem, &mut rng);
+            }
+        }
         let bias =
             self.bias.map(|bias| broadcast(shape(dims.scores(), bias.full), |_| hidden_bias(&mut rng, bias.hides)));
         match bias {
@@ -181,6 +203,22 @@ fn poison_bias(problem: &HostProblem, mut bias: Broadcast<f64>, rng: &mut SmallR
         *element = poisonous(rng);
     }
     bias
+}
+
+/// NaN or infinity in every number of the table by relative position that only hidden pairs read; `−inf` stays where it alone hides.
+fn poison_table(problem: &mut HostProblem, rng: &mut SmallRng) {
+    let Some(table) = problem.inputs.relative_bias.clone() else { return };
+    let mut read = vec![false; table.data.len()];
+    let alone = HostProblem { inputs: HostInputs { relative_bias: None, ..problem.inputs.clone() }, ..problem.clone() };
+    each_pair(problem.dims, |index| {
+        if let Some(at) = problem.in_table(index) {
+            read[at] |= alone.sees(index);
+        }
+    });
+    let unread = read.into_iter().map(|read| !read);
+    let data = table.data.iter().zip(unread).map(|(&bias, unread)| if unread { poisonous(rng) } else { bias });
+    let data = data.collect();
+    problem.inputs.relative_bias = Some(Broadcast { data, ..table });
 }
 
 /// NaN or infinity in every key and value that no query sees, and in every query that sees no key.

@@ -84,6 +84,9 @@ fn vectors_of_the_wrong_length() {
             refused("alibi_slopes", valid(device).alibi_slopes(ones([length], device)));
             refused("sinks", valid(device).sinks(ones([length], device)));
         }
+        for shape in [[6, 4], [6, 0], [3, 5], [0, 5], [7, 1]] {
+            refused("relative_bias", valid(device).relative_bias(ones(shape, device)));
+        }
         for lens in [vec![], vec![7], vec![7, 7, 7], vec![8, 0], vec![0, usize::MAX]] {
             refused("kv_lens", valid(device).kv_lens(lens));
         }
@@ -115,6 +118,7 @@ fn element_types_that_differ() {
         let wide = Tensor::<1>::ones([6], (device, DType::F64));
         refused("alibi_slopes", valid(device).alibi_slopes(wide.clone()));
         refused("sinks", valid(device).sinks(wide));
+        refused("relative_bias", valid(device).relative_bias(Tensor::<2>::ones([6, 5], (device, DType::F64))));
     }
 }
 
@@ -131,6 +135,7 @@ fn tensors_of_two_backends() {
     refused("mask", valid(here).mask(Mask::keep(ones([1, 1, 5, 7], there).equal_elem(1.0))));
     refused("bias", valid(here).bias(ones([1, 1, 5, 7], there)));
     refused("alibi_slopes", valid(here).alibi_slopes(ones([6], there)));
+    refused("relative_bias", valid(here).relative_bias(ones([6, 5], there)));
     refused("sinks", valid(here).sinks(ones([6], there)));
 }
 

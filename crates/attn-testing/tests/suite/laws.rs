@@ -9,7 +9,7 @@ use attn_core::{Alignment, AttentionSpec, BlockMask, Polarity};
 use attn_testing::bound;
 use attn_testing::compare::{Tolerance, compare};
 use attn_testing::engine::Engine;
-use attn_testing::generate::{Recipe, config, recipes};
+use attn_testing::generate::{Recipe, RelativeRecipe, config, recipes};
 use attn_testing::host::{Answer, Ask, HostProblem, broadcast, position_in};
 use attn_testing::run::{self, Layout};
 use burn::tensor::{FloatDType, Tensor};
@@ -115,7 +115,7 @@ fn permuting_the_keys_permutes_nothing_but_the_weights() {
     law(turned, |recipe| {
         // Nothing that knows a key's place.
         recipe.spec = AttentionSpec { scale: recipe.spec.scale, softcap: recipe.spec.softcap, ..Default::default() };
-        (recipe.alibi, recipe.kv_lens) = (false, false);
+        (recipe.alibi, recipe.relative, recipe.kv_lens) = (false, None, false);
     });
 }
 
@@ -183,6 +183,22 @@ fn a_mask_and_its_bias_of_minus_infinity_agree() {
 }
 
 #[test]
+fn a_bias_by_relative_position_is_a_bias() {
+    let twin = |engine: &Engine, problem: &HostProblem| {
+        let mut twin = problem.clone();
+        twin.inputs.relative_bias = None;
+        twin.inputs.bias = Some(broadcast(problem.dims.scores(), |index| problem.relative_bias(index).unwrap_or(0.0)));
+        let (a, b) = (solve(engine, problem)?, solve(engine, &twin)?);
+        same(&["out", "lse", "weights"], (&a, problem), (&b, &twin))
+    };
+    law(twin, |recipe| {
+        // One of them, so that nothing is rounded.
+        recipe.bias = None;
+        recipe.relative.get_or_insert(RelativeRecipe { per_head: recipe.seed.is_multiple_of(2), reach: 5, hides: 0.1 });
+    });
+}
+
+#[test]
 fn causal_windows_lengths_and_blocks_are_masks() {
     let twin = |engine: &Engine, problem: &HostProblem| {
         let mut twin = problem.clone();
@@ -192,7 +208,7 @@ fn causal_windows_lengths_and_blocks_are_masks() {
         let (a, b) = (solve(engine, problem)?, solve(engine, &twin)?);
         same(&["out", "lse", "weights"], (&a, problem), (&b, &twin))
     };
-    law(twin, |recipe| recipe.alibi = false);
+    law(twin, |recipe| (recipe.alibi, recipe.relative) = (false, None));
 }
 
 #[test]
@@ -263,6 +279,7 @@ fn one_hot() -> Recipe {
         sinks: false,
         kv_lens: false,
         blocks: None,
+        relative: None,
         poison: false,
         grad_lse: false,
         size: 30.0,

@@ -33,6 +33,7 @@ fn served(mut recipe: Recipe) -> Recipe {
     recipe.spec.window.left = None;
     recipe.alibi = false;
     recipe.blocks = None;
+    recipe.relative = None;
     if recipe.mask.is_some() {
         recipe.bias = None;
     }
@@ -95,6 +96,7 @@ fn around_the_tiles() {
         sinks: true,
         kv_lens: false,
         blocks: None,
+        relative: None,
         poison: true,
         grad_lse: false,
         size: 1.0,

@@ -34,6 +34,7 @@ fn numbers<'a>(inputs: &'a mut HostInputs, name: &str) -> Option<&'a mut Vec<f64
         "dv" => Some(&mut inputs.value),
         "dbias" => inputs.bias.as_mut().map(|bias| &mut bias.data),
         "dalibi_slopes" => inputs.alibi_slopes.as_mut(),
+        "drelative_bias" => inputs.relative_bias.as_mut().map(|table| &mut table.data),
         "dsinks" => inputs.sinks.as_mut(),
         _ => None,
     }

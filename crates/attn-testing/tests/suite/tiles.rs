@@ -22,6 +22,7 @@ pub fn recipe(dims: Dims, seed: u64) -> Recipe {
         sinks: false,
         kv_lens: false,
         blocks: None,
+        relative: None,
         poison: false,
         grad_lse: false,
         size: 1.0,

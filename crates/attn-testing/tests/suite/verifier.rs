@@ -31,6 +31,7 @@ impl Draft {
             sinks: true,
             kv_lens: true,
             blocks: None,
+            relative: None,
             poison: false,
             grad_lse: false,
             size: 1.0,

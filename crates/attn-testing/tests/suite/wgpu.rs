@@ -61,7 +61,7 @@ fn agrees(kernel: &'static str, dtype: FloatDType, cases: u32, gradients: bool, 
         let near = |dim: usize| dims[dim % dims.len()];
         (recipe.dims.head_dim, recipe.dims.value_dim) = (near(recipe.dims.head_dim), near(recipe.dims.value_dim));
         if kernel != ROWS {
-            recipe.blocks = None;
+            (recipe.blocks, recipe.relative) = (None, None);
         }
         let scores = recipe.dims.scores();
         if scores.contains(&0) {

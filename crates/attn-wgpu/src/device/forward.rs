@@ -47,7 +47,7 @@ pub struct Config {
 }
 
 /// The kernel. Shapes: query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, mask and bias `[B, H, Sq, Sk]` by strides
-/// that may be 0, slopes and sinks `[H]`, bands `[B, 4]` of offset, lower and upper bound of `j − i`, and keys; out
+/// that may be 0, slopes and sinks `[H]`, the table by relative position `[H, 2·R + 1]`, bands `[B, 4]` of offset, lower and upper bound of `j − i`, and keys; out
 /// `[splits, B, H, Sq, E]` contiguous, lse `[splits, B, H, Sq]`.
 #[cube(launch, address_type = "dynamic")]
 pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
@@ -60,6 +60,7 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
     sinks: ComptimeOption<&Tensor<F>>,
     bands: &Tensor<i32>,
     blocks: ComptimeOption<&Tensor<u32>>,
+    relative: ComptimeOption<&Tensor<F>>,
     out: &mut Tensor<Vector<O, W>>,
     mut lse: ComptimeOption<&mut Tensor<f32>>,
     scalars: Scalars,
@@ -105,6 +106,7 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             m: Array::new(own),
             l: Array::new(own),
             bits: Array::new(comptime!(2 * own)),
+            table_at: Array::new(own),
         };
         #[unroll]
         for r in 0..own {
@@ -114,6 +116,10 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             let i = row % query_len;
             heads[r] = head;
             queries[r] = i;
+            #[comptime]
+            if let ComptimeOption::Some(table) = &relative {
+                state.table_at[r] = head * table.stride(0);
+            }
             state.facts.push(facts::<F, M>(&place, &reach, &scalars, head, i, &mask, &bias, &slopes));
             let query_at = (place.batch * query.stride(0) + head * query.stride(1) + i * query.stride(2)) / width;
             #[unroll]
@@ -156,7 +162,9 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                         run.end = min(first + BLOCK as i32, reach.end);
                         let mut j0 = max(first, reach.start);
                         while j0 < run.end {
-                            step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, block, true);
+                            step::<F, M, N, W>(
+                                j0, key, value, &mask, &bias, &relative, &run, &mut state, config, block, true,
+                            );
                             j0 += block as i32;
                         }
                     }
@@ -167,14 +175,20 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                 let mut j0 = reach.start;
                 while j0 < reach.end {
                     if comptime!(hides(options)) {
-                        step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, block, true);
+                        step::<F, M, N, W>(
+                            j0, key, value, &mask, &bias, &relative, &run, &mut state, config, block, true,
+                        );
                         j0 += block as i32;
                     } else {
                         if j0 >= reach.all_start && j0 + block as i32 <= reach.all_end {
-                            step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, block, false);
+                            step::<F, M, N, W>(
+                                j0, key, value, &mask, &bias, &relative, &run, &mut state, config, block, false,
+                            );
                             j0 += block as i32;
                         } else {
-                            step::<F, M, N, W>(j0, key, value, &mask, &bias, &run, &mut state, config, edge, true);
+                            step::<F, M, N, W>(
+                                j0, key, value, &mask, &bias, &relative, &run, &mut state, config, edge, true,
+                            );
                             j0 += edge as i32;
                         }
                     }
@@ -228,6 +242,8 @@ struct Rows<N: Size, W: Size> {
     l: Array<f32>,
     /// Which keys of the block of the mask by blocks each row sees, two words a row.
     bits: Array<u32>,
+    /// Where the head's table by relative position begins.
+    table_at: Array<usize>,
 }
 
 /// Takes `block` keys from `j0` on into account. Where not `guarded`, every row sees them all.
@@ -239,6 +255,7 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
     value: &Tensor<Vector<F, W>>,
     mask: &ComptimeOption<&Tensor<M>>,
     bias: &ComptimeOption<&Tensor<F>>,
+    relative: &ComptimeOption<&Tensor<F>>,
     run: &Run,
     rows: &mut Rows<N, W>,
     #[comptime] config: Config,
@@ -293,6 +310,14 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
         for b in 0..block {
             let j = j0 + b as i32;
             let mut x = score::<F>(s[r * block + b], key_at[b], j, facts, bias, config.options);
+            #[comptime]
+            if let ComptimeOption::Some(table) = relative {
+                let reach = (table.shape(1) / 2) as i32;
+                let column = min(max(j - facts.position, -reach), reach) + reach;
+                let bias = f32::cast_from(table[rows.table_at[r] + column as usize * table.stride(1)]);
+                // −∞ hides whatever the rest is, NaN too.
+                x = select(bias == run.neg_inf || x == run.neg_inf, run.neg_inf, x + bias);
+            }
             if comptime!(guarded) {
                 let mut seen = seen::<M>(key_at[b], j, run.end, facts, mask, config.options);
                 if comptime!(config.options.blocks) {

@@ -18,11 +18,13 @@ pub struct Options {
     pub keep: bool,
     /// A mask by blocks is given.
     pub blocks: bool,
+    /// A bias by relative position is given, whose −∞ hides.
+    pub relative: bool,
 }
 
 /// Whether keys may be hidden that the band shows.
 pub fn hides(options: Options) -> bool {
-    options.mask || options.bias
+    options.mask || options.bias || options.relative
 }
 
 /// A row's part of the score.

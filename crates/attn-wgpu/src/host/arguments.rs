@@ -43,6 +43,12 @@ pub fn scores_bool(problem: &Problem, tensor: CubeTensor) -> CubeTensor {
     CubeBackend::bool_expand(tensor, scores(problem))
 }
 
+/// A table by relative position for every head, with stride 0 along them where they share one.
+pub fn heads_of_table(problem: &Problem, table: CubeTensor) -> CubeTensor {
+    let distances = table.meta.shape()[1];
+    CubeBackend::float_expand(table, Shape::new([problem.heads, distances]))
+}
+
 fn scores(problem: &Problem) -> Shape {
     Shape::new([problem.batch, problem.heads, problem.query_len, problem.key_len])
 }

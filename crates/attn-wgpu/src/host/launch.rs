@@ -13,7 +13,9 @@ use crate::device::matrix::attention_matrix;
 use crate::device::merge::attention_merge;
 use crate::device::place::ScalarsLaunch;
 use crate::device::score::Options;
-use crate::host::arguments::{bands, block_strides, blocks, element, rows, scores_bool, scores_float, width};
+use crate::host::arguments::{
+    bands, block_strides, blocks, element, heads_of_table, rows, scores_bool, scores_float, width,
+};
 use crate::host::tiles::{RowTiles, Tiles, Way};
 
 /// A forward pass's tensors, their last axes contiguous.
@@ -32,6 +34,8 @@ pub struct Operands {
     pub bias: Option<CubeTensor>,
     /// `[H]`.
     pub slopes: Option<CubeTensor>,
+    /// Expanded to `[H, 2·R + 1]`.
+    pub relative: Option<CubeTensor>,
     /// `[H]`.
     pub sinks: Option<CubeTensor>,
     /// The table of a mask by blocks, and its patterns behind it.
@@ -51,13 +55,14 @@ impl Operands {
             keep,
             bias: inputs.bias.map(|bias| scores_float(problem, bias)),
             slopes: inputs.alibi_slopes,
+            relative: inputs.relative_bias.map(|table| heads_of_table(problem, table)),
             sinks: inputs.sinks,
             blocks,
         }
     }
 
     fn all(&self) -> impl Iterator<Item = &CubeTensor> {
-        let given = [&self.mask, &self.bias, &self.slopes, &self.sinks, &self.blocks];
+        let given = [&self.mask, &self.bias, &self.slopes, &self.relative, &self.sinks, &self.blocks];
         [&self.query, &self.key, &self.value].into_iter().chain(given.into_iter().flatten())
     }
 }
@@ -127,12 +132,13 @@ fn pass(
             bias: problem.bias.is_some(),
             keep: operands.keep,
             blocks: problem.block_mask.is_some(),
+            relative: problem.relative_bias.is_some(),
         };
         // Every launch finds the same LSE; the first one writes it.
         let lse = if first == 0 { lse.cloned() } else { None };
-        // The kernels take the same, but for masks by blocks, which one of them knows.
+        // The kernels take the same, but for masks by blocks and biases by relative position, which one of them knows.
         macro_rules! launch {
-            ($kernel:ident, $config:expr $(, $blocks:expr)?) => {
+            ($kernel:ident, $config:expr $(, $own:expr)*) => {
                 $kernel::launch(
                     client,
                     spread(tiles.cubes(problem), client.properties().hardware.max_cube_count),
@@ -148,7 +154,7 @@ fn pass(
                     operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
                     sinks.clone().map(CubeTensor::into_tensor_arg).into(),
                     bands.clone().into_tensor_arg(),
-                    $($blocks,)?
+                    $($own,)*
                     out.clone().into_tensor_arg(),
                     lse.map(CubeTensor::into_tensor_arg).into(),
                     scalars,
@@ -163,7 +169,9 @@ fn pass(
         match tiles.way {
             Way::Rows(RowTiles { rows, block, edge, plane }) => {
                 let blocks = operands.blocks.clone().map(CubeTensor::into_tensor_arg).into();
-                launch!(attention_forward, Config { head_dim, columns, rows, block, edge, plane, options }, blocks);
+                let relative = operands.relative.clone().map(CubeTensor::into_tensor_arg).into();
+                let config = Config { head_dim, columns, rows, block, edge, plane, options };
+                launch!(attention_forward, config, blocks, relative);
             }
             Way::Decode(cut) => launch!(attention_decode, cut.config(head_dim, columns, tiles.rows, options)),
             Way::Matrix(cut) => launch!(attention_matrix, cut.config(head_dim, columns, options)),

@@ -1,6 +1,6 @@
 //! Adaptive span: each head learns how far it looks.
 
-use attn_core::{Alignment, AttentionError, AttentionSpec, Mask};
+use attn_core::{AttentionError, AttentionSpec, Mask};
 use burn::config::Config;
 use burn::module::{Initializer, Module, Param};
 use burn::nn::Linear;
@@ -9,10 +9,6 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor};
 use super::check::{self, positive};
 use super::parts;
 use crate::Attention;
-
-/// Queries of one call of the kernel. The bias that softens the spans has `H·ROWS·(ROWS + span)` elements, which all calls share,
-/// so that memory stays linear; fewer rows cost more calls.
-const ROWS: usize = 256;
 
 /// Sizes of an [`AdaptiveSpanAttention`]; [`init`](Self::init) makes it.
 #[derive(Config, Debug)]
@@ -81,11 +77,10 @@ impl AdaptiveSpanAttentionConfig {
 /// w_ij   = m_h(x) · exp(s_ij) / Σ_j m_h(x) · exp(s_ij)           s: scaled dot products
 /// ```
 ///
-/// Multiplying `exp(s)` by m is adding `ln m` to s, and hiding where m is 0: so the fused kernel computes it, with `ln m` as its
-/// bias, through which z gets its gradient. Distances repeat along the sequence, so one bias of `H·256·(256 + z + R)` elements
-/// (twice the reach if not causal) serves a call for each 256 queries, and each call gets only the keys within the longest span
-/// that any head has at the time, by slices and the kernel's window: time in `S·(256 + z_max + R)·D`, memory linear in S. For
-/// that `z_max` is read back to the host once a call.
+/// Multiplying `exp(s)` by m is adding `ln m` to s, and hiding where m is 0: so the fused kernel computes it, with `ln m` as a bias by
+/// relative position, `[H, 2·z_max + 2·R − 1]`, through which z gets its gradient. The kernel's window keeps it to the keys within the
+/// longest span that any head has at the time: time in `S·(z_max + R)·D`, memory linear in S. For that `z_max` is read back to the host
+/// once a call.
 ///
 /// Train with [`span_penalty`](Self::span_penalty) in the loss, and keep spans in their range by
 /// [`clamped`](Self::clamped) after each step of the optimiser: outside it they get no gradient.
@@ -128,28 +123,13 @@ impl AdaptiveSpanAttention {
         let hidden = parts::without_padding(hidden, keep.as_ref());
         let [query, key, value] = [&self.query, &self.key, &self.value]
             .map(|linear| parts::heads(parts::linear(linear, hidden.clone()), heads));
-        let bias = self.bias(reach, ROWS.min(length), hidden.dtype());
-        let part = |tensor: &Tensor<4>, from: usize, to: usize| tensor.clone().narrow(2, from, to - from);
-        let mut outs = Vec::with_capacity(length.div_ceil(ROWS));
-        for start in (0..length).step_by(ROWS) {
-            let end = length.min(start + ROWS);
-            let first = start.saturating_sub(reach);
-            let last = if self.causal { end } else { length.min(end + reach) };
-            let bias = part(&bias, 0, end - start).narrow(3, first + reach - start, last - first);
-            let spec = AttentionSpec::new()
-                .with_causal(self.causal)
-                .with_window(Some(reach), Some(reach))
-                .with_alignment(Alignment::Offset((start - first) as i64));
-            let [key, value] = [&key, &value].map(|tensor| part(tensor, first, last));
-            let mut attention = Attention::new(part(&query, start, end), key, value).spec(spec).bias(bias);
-            if let Some(keep) = &keep {
-                let keep = keep.clone().narrow(1, first, last - first).reshape([batch, 1, 1, last - first]);
-                attention = attention.mask(Mask::keep(keep));
-            }
-            outs.push(attention.forward()?.out);
+        let spec = AttentionSpec::new().with_causal(self.causal).with_window(Some(reach), Some(reach));
+        let mut attention = Attention::new(query, key, value).spec(spec);
+        attention = attention.relative_bias(self.table(reach, hidden.dtype()));
+        if let Some(keep) = keep {
+            attention = attention.mask(Mask::keep(keep.reshape([batch, 1, 1, length])));
         }
-        let out = if outs.len() == 1 { outs.remove(0) } else { Tensor::cat(outs, 2) };
-        Ok(parts::linear(&self.output, parts::joined(out)))
+        Ok(parts::linear(&self.output, parts::joined(attention.forward()?.out)))
     }
 
     /// The spans z of the heads, `[H]`, in positions.
@@ -183,18 +163,15 @@ impl AdaptiveSpanAttention {
         Ok((longest + self.ramp as f64).ceil() as usize - 1)
     }
 
-    /// `ln m`, `[1, H, rows, keys]`, for queries 0 … rows − 1 and keys from `reach` positions before the first query on.
-    fn bias(&self, reach: usize, rows: usize, dtype: DType) -> Tensor<4> {
+    /// `ln m` by distance, from `−reach` to `reach`: `[H, 2·reach + 1]`.
+    fn table(&self, reach: usize, dtype: DType) -> Tensor<2> {
         let spans = self.spans().cast(parts::accumulation(dtype));
         let (device, wide) = (spans.device(), spans.dtype());
-        let heads = spans.dims()[0];
-        let columns = rows + reach + if self.causal { 0 } else { reach };
-        let line = |length: usize| Tensor::<1, Int>::arange(0..length as i64, &device).float().cast(wide);
-        let query = line(rows).add_scalar(reach as f64).reshape([1, 1, rows, 1]).expand::<4, _>([1, 1, rows, columns]);
-        let distance = (query - line(columns).reshape([1, 1, 1, columns])).abs();
-        let spans = spans.add_scalar(self.ramp as f64).reshape([1, heads, 1, 1]);
-        let mask = (spans.expand::<4, _>([1, heads, rows, columns]) - distance).div_scalar(self.ramp as f64);
-        let mask = mask.clamp(0.0, 1.0);
+        let (heads, distances) = (spans.dims()[0], 2 * reach + 1);
+        let line = Tensor::<1, Int>::arange(-(reach as i64)..reach as i64 + 1, &device).float().cast(wide);
+        let distance = line.abs().reshape([1, distances]).expand::<2, _>([heads, distances]);
+        let spans = spans.add_scalar(self.ramp as f64).reshape([heads, 1]).expand::<2, _>([heads, distances]);
+        let mask = (spans - distance).div_scalar(self.ramp as f64).clamp(0.0, 1.0);
         // The logarithm of 0 would bring NaN into the gradients.
         let hidden = mask.clone().equal_elem(0.0);
         mask.mask_fill(hidden.clone(), 1.0).log().mask_fill(hidden, f32::NEG_INFINITY).cast(dtype)

@@ -276,7 +276,8 @@ impl TransformerEncoderConfig {
 /// output. It is one module with one set of parameters, so records hold it once, and its gradient is the sum over its applications.
 /// Time and the memory of activations are those of all applications.
 ///
-/// **A relative bias** of the stack is made once a call, `[1, H, S, S]`, and added to that of the options (T5, Raffel et al. 2020).
+/// **A relative bias** of the stack is one table for all blocks, made once a call (T5, Raffel et al. 2020). Where the options give
+/// positions or a table of their own, it is the bias of every pair, `[1, H, S, S]`.
 #[derive(Module, Debug)]
 pub struct TransformerEncoder {
     /// The blocks, first to last; each is applied [`repeats`](Self::repeats) times in a row.

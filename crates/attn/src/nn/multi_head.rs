@@ -39,14 +39,15 @@ use crate::{Selection, apply_weights};
 /// | norm of queries and keys ([`QkNormKind`]) | Q, K, a head at a time | a copy of Q and K |
 /// | rotary positions ([`Rotary`]) | Q, K | a copy of Q and K |
 /// | scale, ALiBi, sinks | scores, in the kernel | none |
-/// | relative bias ([`RelativeBias`]) | scores, as a bias of the kernel, added to the call's | `H · Sq · Sk` |
+/// | relative bias ([`RelativeBias`]) | scores, in the kernel | its table |
+/// | the same, where a call gives positions or a table of its own | scores, as a bias of every pair | `H · Sq · Sk` |
 ///
 /// **Positions.** Keys stand at `0, 1, …` and query i at the `p = i + offset` of the contract, which the spec's alignment gives, for
 /// rotary positions and relative biases as for causal, window and ALiBi; [`AttentionOptions::positions`] says otherwise.
 ///
 /// **Dropout on weights** while training (on an autodiff device, if the probability is above 0 and the layer not frozen) needs
 /// the weights in memory: they are made, dropped from and applied, which takes memory in `Sq · Sk`. Without it, training takes
-/// memory linear in the lengths (but for a relative bias).
+/// memory linear in the lengths (but for a bias of every pair).
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct MultiHeadAttention {
@@ -255,14 +256,18 @@ impl MultiHeadAttention {
             let data = TensorData::new(slopes.clone(), [slopes.len()]).convert_dtype(dtype);
             Tensor::from_data(data, (&device, dtype))
         };
-        // Where there are no scores there is nothing to add to.
-        let biased = self.relative_bias.as_ref().filter(|_| batch * query_len * key_len > 0);
-        let bias = biased.map(|bias| bias.between(of_query, of_key, [batch, query_len, key_len])).transpose()?;
-        Ok(options.clone().with_own(Own {
+        let own = Own {
             scale: self.scale,
             alibi_slopes: self.alibi.as_ref().map(slopes),
             sinks: self.sinks.as_ref().map(Param::val),
-            bias,
+            ..Own::default()
+        };
+        // Where there are no scores there is nothing to add to.
+        let bias = self.relative_bias.as_ref().filter(|_| batch * query_len * key_len > 0);
+        Ok(options.clone().with_own(match bias {
+            Some(bias) if options.takes_table() => Own { relative_bias: Some(bias.table()?), ..own },
+            Some(bias) => Own { bias: Some(bias.between(of_query, of_key, [batch, query_len, key_len])?), ..own },
+            None => own,
         }))
     }
 
@@ -363,6 +368,9 @@ impl MultiHeadAttention {
         check_together(hidden, options)?;
         if batch * length == 0 {
             return Ok(options.clone());
+        }
+        if options.takes_table() {
+            return Ok(options.clone().with_own(Own { relative_bias: Some(bias.table()?), ..Own::default() }));
         }
         let [of_query, of_key] = options.positions_of(length, length);
         let bias = bias.between(&of_query, &of_key, [batch, length, length])?;

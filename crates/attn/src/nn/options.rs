@@ -22,6 +22,7 @@ pub struct AttentionOptions {
     key_padding: Option<Mask<Tensor<2, Bool>>>,
     bias: Option<Tensor<4>>,
     alibi_slopes: Option<Tensor<1>>,
+    relative_bias: Option<Tensor<2>>,
     sinks: Option<Tensor<1>>,
     kv_lens: Option<Vec<usize>>,
     sparse: Option<Sparse>,
@@ -39,6 +40,7 @@ pub(super) struct Own {
     pub alibi_slopes: Option<Tensor<1>>,
     pub sinks: Option<Tensor<1>>,
     pub bias: Option<Tensor<4>>,
+    pub relative_bias: Option<Tensor<2>>,
 }
 
 impl AttentionOptions {
@@ -75,6 +77,13 @@ impl AttentionOptions {
     /// `score −= slope · |j − p|`, one slope a query head, `[H]` (ALiBi, Press et al. 2022).
     pub fn alibi_slopes(mut self, slopes: Tensor<1>) -> Self {
         self.alibi_slopes = Some(slopes);
+        self
+    }
+
+    /// `score += table[h, R + clamp(j − p, −R, R)]`, `[H or 1, 2·R + 1]`, linear in memory; see
+    /// [`Attention::relative_bias`](crate::Attention::relative_bias).
+    pub fn relative_bias(mut self, table: Tensor<2>) -> Self {
+        self.relative_bias = Some(table);
         self
     }
 
@@ -193,6 +202,12 @@ impl AttentionOptions {
         self.spec.alignment == Alignment::BottomRight && self.kv_lens.as_ref().is_some_and(shorter)
     }
 
+    /// Whether a layer's bias by relative position can be the kernel's own: tokens stand where the alignment says, and the call gives no
+    /// other table.
+    pub(super) fn takes_table(&self) -> bool {
+        self.positions.is_none() && self.relative_bias.is_none()
+    }
+
     /// Positions of queries and keys: those given, or those of the alignment.
     pub(super) fn positions_of(&self, query_len: usize, key_len: usize) -> [Positions; 2] {
         if let Some(given) = &self.positions {
@@ -226,11 +241,13 @@ impl AttentionOptions {
         }
     }
 
-    /// The options with what the layer holds: its scale where the call gives none, its bias added to the call's.
+    /// The options with what the layer holds: its scale where the call gives none, its bias added to the call's, its
+    /// table where the call has none.
     pub(super) fn with_own(mut self, own: Own) -> Self {
         self.spec.scale = self.spec.scale.or(own.scale);
         self.alibi_slopes = self.alibi_slopes.or(own.alibi_slopes);
         self.sinks = self.sinks.or(own.sinks);
+        self.relative_bias = self.relative_bias.or(own.relative_bias);
         self.bias = match (self.bias, own.bias) {
             (Some(given), Some(own)) => Some(given + own),
             (given, own) => given.or(own),
@@ -249,6 +266,9 @@ impl AttentionOptions {
         }
         if let Some(slopes) = self.alibi_slopes.clone() {
             attention = attention.alibi_slopes(slopes);
+        }
+        if let Some(table) = self.relative_bias.clone() {
+            attention = attention.relative_bias(table);
         }
         if let Some(sinks) = self.sinks.clone() {
             attention = attention.sinks(sinks);
@@ -308,6 +328,7 @@ impl AttentionOptions {
                 ("key_padding", self.key_padding.as_ref().map(|mask| mask.tensor().device())),
                 ("bias", self.bias.as_ref().map(Tensor::device)),
                 ("alibi_slopes", self.alibi_slopes.as_ref().map(Tensor::device)),
+                ("relative_bias", self.relative_bias.as_ref().map(Tensor::device)),
                 ("sinks", self.sinks.as_ref().map(Tensor::device)),
                 ("head_mask", self.head_mask.as_ref().map(Tensor::device)),
             ],
@@ -329,6 +350,7 @@ impl AttentionOptions {
             }
         }
         let vector = |tensor: &Tensor<1>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
+        let matrix = |tensor: &Tensor<2>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
         let mask = self.mask.as_ref().map(|mask| mask.tensor());
         let problem = sparse_problem(
             &self.spec,
@@ -339,6 +361,7 @@ impl AttentionOptions {
                 mask: mask.map(|mask| TensorInfo { shape: mask.dims().to_vec(), dtype: mask.dtype() }),
                 bias: self.bias.as_ref().map(|bias| TensorInfo { shape: bias.dims().to_vec(), dtype: bias.dtype() }),
                 alibi_slopes: self.alibi_slopes.as_ref().map(vector),
+                relative_bias: self.relative_bias.as_ref().map(matrix),
                 sinks: self.sinks.as_ref().map(vector),
                 kv_lens: self.kv_lens.as_deref(),
                 block_mask: None,

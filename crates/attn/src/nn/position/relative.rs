@@ -50,6 +50,13 @@ impl DistanceRule {
         }
     }
 
+    /// The distance at and past which all read the same row.
+    fn reach(&self) -> usize {
+        match *self {
+            Self::T5 { max_distance, .. } | Self::Clipped { max_distance } => max_distance,
+        }
+    }
+
     /// The row that a distance reads, below [`rows`](Self::rows). The rule must be one that [`RelativeBiasConfig::init`] takes.
     pub fn row(&self, distance: i64) -> usize {
         match *self {
@@ -117,6 +124,7 @@ impl RelativeBiasConfig {
         let heads = positive("heads", self.heads)?;
         self.rule.check()?;
         features("max_distance", self.rule.rows(), heads)?;
+        features("max_distance", self.rule.reach().saturating_mul(2).saturating_add(1), heads)?;
         Ok(RelativeBias { weight: self.initializer.init([self.rule.rows(), heads], device), rule: self.rule })
     }
 }
@@ -128,12 +136,13 @@ impl RelativeBiasConfig {
 /// bias(h, i, j) = weight[row(k_j − p_i), h]        p, k: positions of queries and keys
 /// ```
 ///
-/// It is a bias of the kernels, `[1, H, Sq, Sk]` in memory, so memory in `H · Sq · Sk` and its gradient as much. Where queries and
-/// keys are runs of positions it is made from the `Sq + Sk − 1` distances there are; else from an index of every pair.
+/// [`table`](Self::table) is what the kernels take, `H · (2·R + 1)` numbers whatever the lengths, its gradient as many: for keys at
+/// `0, 1, …` and queries at the contract's `p`. For positions of another kind [`between`](Self::between) makes the bias of every pair,
+/// `H · Sq · Sk` numbers.
 ///
-/// Layers that share one table, as those of T5 do: make the bias once and give it to each call, by
-/// [`AttentionOptions::bias`](super::super::AttentionOptions::bias); an encoder's config has a field for that. T5 also leaves scores
-/// unscaled, a `scale` of 1.
+/// Layers that share one table, as those of T5 do: make it once and give it to each call, by
+/// [`AttentionOptions::relative_bias`](super::super::AttentionOptions::relative_bias); an encoder's config has a field for that. T5
+/// also leaves scores unscaled, a `scale` of 1.
 #[derive(Module, Debug)]
 pub struct RelativeBias {
     /// `[rows, H]`.
@@ -164,11 +173,8 @@ impl RelativeBias {
     ) -> Result<Tensor<4>, AttentionError> {
         query.check("query_positions", batch, query_len)?;
         key.check("key_positions", batch, key_len)?;
-        let weight = self.weight.val();
-        let [rows, heads] = weight.dims();
-        if rows != self.rule.rows() {
-            return Err(AttentionError::shape("weight", format!("[{}, heads]", self.rule.rows()), &[rows, heads]));
-        }
+        let weight = self.checked()?;
+        let [_, heads] = weight.dims();
         let entries = query.rows().max(key.rows());
         if batch * entries * heads * query_len * key_len == 0 {
             let shape = [entries.min(batch), heads, query_len, key_len];
@@ -180,9 +186,34 @@ impl RelativeBias {
         }
     }
 
+    /// A number for each distance from `−max_distance` to `max_distance`, at and past which all are the same: `[H, 2·max_distance + 1]`,
+    /// for [`Attention::relative_bias`](crate::Attention::relative_bias).
+    ///
+    /// # Errors
+    /// Names `weight` where it has not the rule's rows.
+    pub fn table(&self) -> Result<Tensor<2>, AttentionError> {
+        self.checked()?;
+        let reach = self.rule.reach() as i64;
+        let table = match self.rule {
+            DistanceRule::T5 { .. } => self.of_distances(-reach..=reach),
+            DistanceRule::Clipped { .. } => self.weight.val(),
+        };
+        Ok(table.swap_dims(0, 1))
+    }
+
     /// The rule by which distances read the table.
     pub fn rule(&self) -> DistanceRule {
         self.rule
+    }
+
+    /// The weight, of the rule's rows.
+    fn checked(&self) -> Result<Tensor<2>, AttentionError> {
+        let weight = self.weight.val();
+        let [rows, heads] = weight.dims();
+        match rows == self.rule.rows() {
+            true => Ok(weight),
+            false => Err(AttentionError::shape("weight", format!("[{}, heads]", self.rule.rows()), &[rows, heads])),
+        }
     }
 
     /// The same table for the heads that are kept.

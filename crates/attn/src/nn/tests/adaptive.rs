@@ -70,11 +70,10 @@ fn spans_multiply_the_weights_by_their_ramp() {
 }
 
 #[test]
-fn blocks_of_queries_join_without_a_seam() {
+fn long_sequences_have_no_seam() {
     let device = reference_device();
     for causal in [true, false] {
         let layer = layer(causal, &device);
-        // One block of 256, one more query, and two whole blocks.
         for length in [256, 257, 512] {
             let hidden = noise([1, length, 6], 1, &device);
             let wanted = by_hand(&layer, hidden.clone(), causal, |_| true);

@@ -180,6 +180,25 @@ fn learned_positions_are_rows_of_their_table_and_learn() {
 }
 
 #[test]
+fn a_table_holds_the_bias_of_every_distance() {
+    let device = reference_device();
+    for rule in RULES {
+        let bias = bias(rule, &device);
+        let table = bias.table().unwrap();
+        let [heads, distances] = table.dims();
+        let reach = distances / 2;
+        assert_eq!(distances % 2, 1, "{rule}");
+        // One query in the middle of keys that lie up to four distances past the table on both sides.
+        let around = bias.forward(1, distances + 8, reach as i64 + 4).unwrap().reshape([heads, distances + 8]);
+        assert_close(around.clone().narrow(1, 4, distances), table.clone(), 0.0);
+        for (at, end) in [(0, 0), (distances + 4, distances - 1)] {
+            let end = table.clone().narrow(1, end, 1).repeat_dim(1, 4);
+            assert_close(around.clone().narrow(1, at, 4), end, 0.0);
+        }
+    }
+}
+
+#[test]
 fn wrong_configs_and_inputs_name_the_argument_and_nothing_gives_nothing() {
     let device = reference_device();
     let t5 = |buckets, max_distance, bidirectional| DistanceRule::T5 { buckets, max_distance, bidirectional };
