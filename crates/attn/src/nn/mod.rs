@@ -29,7 +29,7 @@
 //! | which heads matter, and a layer without the others | [`HeadImportance`], [`MultiHeadAttention::prune_heads`] |
 //! | masks, biases, windows, lengths, weights of a call | [`AttentionOptions`] |
 //! | an encoder block, pre- or post-norm, and a stack of them | [`TransformerEncoderLayer`], [`TransformerEncoder`] |
-//! | documents of sentences of words; pooling | [`HierarchicalAttention`], [`AttentionPool`], [`BidirectionalGru`] |
+//! | documents of sentences of words; pooling | [`HierarchicalAttention`], [`AttentionPool`] |
 //! | grids: axial, divided, joint space-time attention | [`AxialAttention`], [`SpaceTimeBlock`] |
 //! | between modalities | [`CoAttention`], [`GatedCrossAttention`], [`PerceiverResampler`] |
 //! | graphs: GATv2, Graphormer's bias and centrality | [`GraphAttention`], [`GraphormerBias`], [`CentralityEncoding`] |
@@ -95,9 +95,8 @@ pub use hard::{
     SampledAttentionOutput, TopKAttention, TopKAttentionConfig, TopKAttentionOutput,
 };
 pub use hierarchical::{
-    AttentionPool, AttentionPoolConfig, AttentionPoolOutput, BidirectionalGru, BidirectionalGruConfig,
-    HierarchicalAttention, HierarchicalAttentionConfig, HierarchicalAttentionOutput, SequenceEncoder,
-    SequenceEncoderConfig,
+    AttentionPool, AttentionPoolConfig, AttentionPoolOutput, HierarchicalAttention, HierarchicalAttentionConfig,
+    HierarchicalAttentionOutput, SequenceEncoder, SequenceEncoderConfig,
 };
 pub use linear::{FeatureMap, LinearAttention, LinearAttentionConfig, LinearState, linear_attention};
 pub use multi_head::{

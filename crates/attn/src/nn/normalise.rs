@@ -214,3 +214,8 @@ pub fn entmax15<const D: usize>(
 ) -> Result<Tensor<D>, AttentionError> {
     Normaliser::Entmax15.apply(scores, mask)
 }
+
+/// Back in the inputs' type.
+pub(super) fn narrowed<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if tensor.dtype() == dtype { tensor } else { tensor.cast(burn::tensor::FloatDType::from(dtype)) }
+}

@@ -1,6 +1,5 @@
 //! Hierarchical attention: words make sentences, sentences a document, each level by an encoder and attention pooling.
 
-mod gru;
 mod pool;
 
 use attn_core::{AttentionError, Mask};
@@ -11,15 +10,15 @@ use burn::tensor::{Bool, Device, Tensor};
 use super::encoder::{TransformerEncoder, TransformerEncoderConfig};
 use super::options::AttentionOptions;
 use super::parts;
+use super::seq2seq::{Direction, RecurrentEncoder, RecurrentEncoderConfig, RecurrentKind};
 
-pub use gru::{BidirectionalGru, BidirectionalGruConfig};
 pub use pool::{AttentionPool, AttentionPoolConfig, AttentionPoolOutput};
 
 /// What makes the positions of one level know of each other.
 #[derive(Config, Debug)]
 pub enum SequenceEncoderConfig {
-    /// A bidirectional GRU, as in the paper.
-    Gru(BidirectionalGruConfig),
+    /// A recurrent network; a bidirectional GRU in the paper.
+    Recurrent(RecurrentEncoderConfig),
     /// A transformer encoder. It knows no positions: add them to its inputs.
     Transformer(Box<TransformerEncoderConfig>),
 }
@@ -31,7 +30,7 @@ impl SequenceEncoderConfig {
     /// As the config inside.
     pub fn init(&self, device: &Device) -> Result<SequenceEncoder, AttentionError> {
         Ok(match self {
-            Self::Gru(config) => SequenceEncoder::Gru(config.init(device)?),
+            Self::Recurrent(config) => SequenceEncoder::Recurrent(config.init(device)?),
             Self::Transformer(config) => SequenceEncoder::Transformer(config.init(device)?),
         })
     }
@@ -39,7 +38,7 @@ impl SequenceEncoderConfig {
     /// Features in and out.
     fn sizes(&self) -> [usize; 2] {
         match self {
-            Self::Gru(config) => [config.d_input, config.d_hidden.saturating_mul(2)],
+            Self::Recurrent(config) => [config.d_input, config.d_hidden.saturating_mul(config.direction.count())],
             Self::Transformer(config) => [config.layer.d_model; 2],
         }
     }
@@ -49,8 +48,8 @@ impl SequenceEncoderConfig {
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant, reason = "a module holds two of them, not many")]
 pub enum SequenceEncoder {
-    /// A bidirectional GRU.
-    Gru(BidirectionalGru),
+    /// A recurrent network.
+    Recurrent(RecurrentEncoder),
     /// A transformer encoder.
     Transformer(TransformerEncoder),
 }
@@ -66,7 +65,7 @@ impl SequenceEncoder {
         padding: Option<Mask<Tensor<2, Bool>>>,
     ) -> Result<Tensor<3>, AttentionError> {
         match self {
-            Self::Gru(gru) => gru.forward(input, padding),
+            Self::Recurrent(encoder) => Ok(encoder.forward(input, padding)?.hidden),
             Self::Transformer(encoder) => {
                 let options = AttentionOptions::new();
                 let options = padding.map_or(options.clone(), |padding| options.key_padding(padding));
@@ -96,7 +95,10 @@ impl HierarchicalAttentionConfig {
     /// `d_attention`. (They took 200, 50 and 100.)
     pub fn gru(d_input: usize, d_hidden: usize, d_attention: usize) -> Self {
         let both = d_hidden.saturating_mul(2);
-        let encoder = |d_input| SequenceEncoderConfig::Gru(BidirectionalGruConfig::new(d_input, d_hidden));
+        let encoder = |d_input| {
+            let config = RecurrentEncoderConfig::new(d_input, d_hidden, RecurrentKind::Gru);
+            SequenceEncoderConfig::Recurrent(config.with_direction(Direction::Bidirectional))
+        };
         let pool = AttentionPoolConfig::new(both, d_attention);
         Self::new(encoder(d_input), pool.clone(), encoder(both), pool)
     }
@@ -138,6 +140,22 @@ impl HierarchicalAttentionConfig {
 ///
 /// A sentence without words is padding of the upper level: weight 0, no influence. A document without sentences is 0. All B·L
 /// sentences are one batch; each level costs what its encoder and its [`AttentionPool`] cost.
+///
+/// ```
+/// use attn::nn::HierarchicalAttentionConfig;
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// let network = HierarchicalAttentionConfig::gru(16, 8, 12).init(&device)?;
+/// // [batch, sentences, words, features]
+/// let words = Tensor::<4>::random([2, 3, 7, 16], Distribution::Default, &device);
+/// let output = network.forward(words, None)?;
+/// assert_eq!(output.document.dims(), [2, 16]); // 8 features from either direction
+/// assert_eq!(output.word_weights.dims(), [2, 3, 1, 7]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct HierarchicalAttention {
     /// Over the words of a sentence.
@@ -208,12 +226,14 @@ impl HierarchicalAttention {
     /// The words against the first weights that take them, so that an error says `words`.
     fn check(&self, words: &Tensor<4>) -> Result<(), AttentionError> {
         let linear = match &self.word_encoder {
-            SequenceEncoder::Gru(gru) => &gru.forward_input,
-            SequenceEncoder::Transformer(encoder) => match encoder.layers.first() {
-                Some(layer) => &layer.linear_inner,
-                None => return Ok(()),
-            },
+            SequenceEncoder::Recurrent(encoder) => {
+                let cells = encoder.layers.first().map(|layer| layer.forward.as_ref().or(layer.backward.as_ref()));
+                cells.flatten().map(|cell| &cell.input)
+            }
+            SequenceEncoder::Transformer(encoder) => encoder.layers.first().map(|layer| &layer.linear_inner),
         };
+        // Without a layer it takes anything.
+        let Some(linear) = linear else { return Ok(()) };
         let weight = linear.weight.val();
         let [features, _] = weight.dims();
         parts::check_input("words", words, "batch, sentences, words", features, &weight).map(|_| ())

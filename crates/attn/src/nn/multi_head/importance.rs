@@ -4,7 +4,7 @@ use attn_core::AttentionError;
 use burn::tensor::{FloatDType, Gradients, Tensor};
 
 use super::MultiHeadAttention;
-use crate::nn::position::wide;
+use crate::nn::parts::accumulation;
 
 /// The importance of a layer's query heads, a mean over batches (Michel et al. 2019, equation 2).
 ///
@@ -61,7 +61,7 @@ impl HeadImportance {
         let Some(gradient) = weight.grad(gradients) else {
             return Err(AttentionError::value("gradients", "the gradient of output.weight", "none"));
         };
-        let wide: FloatDType = wide(weight.dtype()).into();
+        let wide: FloatDType = accumulation(weight.dtype()).into();
         let products = weight.without_autodiff().cast(wide) * gradient.without_autodiff().cast(wide);
         let [rows, d_out] = products.dims();
         let heads = layer.heads();

@@ -6,7 +6,7 @@ use burn::module::{Content, DisplaySettings, Initializer, Module, ModuleDisplay,
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use crate::nn::check;
-use crate::nn::position::wide;
+use crate::nn::parts::accumulation;
 
 /// How query and key heads are normalised, over their D features `x`.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl HeadNorm {
         if heads.shape().num_elements() == 0 {
             return heads;
         }
-        let (narrow, wide): (FloatDType, FloatDType) = (heads.dtype().into(), wide(heads.dtype()).into());
+        let (narrow, wide): (FloatDType, FloatDType) = (heads.dtype().into(), accumulation(heads.dtype()).into());
         let cast = |tensor: Tensor<4>| if narrow == wide { tensor } else { tensor.cast(wide) };
         let x = cast(heads);
         let x = match self.kind {

@@ -5,10 +5,11 @@ use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Initializer, Module, ModuleDisplay, Param};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 
+use super::Positions;
 use super::recent::{Key, Recent};
-use super::{Positions, wide};
 use crate::attention::{check_devices, check_dtypes};
 use crate::nn::check::{features, finite_positive, positive};
+use crate::nn::parts::accumulation;
 
 /// Sizes of a [`SinusoidalPositions`]; [`init`](Self::init) makes it.
 #[derive(Config, Debug)]
@@ -63,7 +64,7 @@ impl SinusoidalPositions {
         if batch * length == 0 {
             return Ok(hidden);
         }
-        let (dtype, device) = (wide(hidden.dtype()), hidden.device().without_autodiff());
+        let (dtype, device) = (accumulation(hidden.dtype()), hidden.device().without_autodiff());
         let key = Key { positions: positions.clone(), length, grown: 0, dtype, device };
         let table = self.tables.get(key, |key| self.table_of(key));
         let (narrow, wide): (FloatDType, FloatDType) = (hidden.dtype().into(), dtype.into());

@@ -8,7 +8,6 @@ mod rotary;
 mod scaling;
 
 use attn_core::AttentionError;
-use burn::tensor::DType;
 
 pub use absolute::{LearnedPositions, LearnedPositionsConfig, SinusoidalPositions, SinusoidalPositionsConfig};
 pub use alibi::{AlibiSlopes, alibi_slopes};
@@ -104,9 +103,4 @@ impl Positions {
         };
         usize::try_from(end).unwrap_or(0)
     }
-}
-
-/// The type in which a layer computes on elements of this type.
-pub(super) fn wide(dtype: DType) -> DType {
-    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }

@@ -5,11 +5,12 @@ use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay};
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
+use super::Positions;
 use super::recent::{Key, Recent};
 use super::scaling::{RotaryScaling, frequencies};
-use super::{Positions, wide};
 use crate::attention::check_dtypes;
 use crate::nn::check::{finite_positive, positive};
+use crate::nn::parts::accumulation;
 
 /// Which two features of a head make a pair.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl Rotary {
             positions: positions.clone(),
             length: tokens,
             grown: if self.scaling.is_some_and(|scaling| scaling.grows()) { length } else { 0 },
-            dtype: wide(heads.dtype()),
+            dtype: accumulation(heads.dtype()),
             device: heads.device().without_autodiff(),
         };
         let tables = self.tables.get(key, |key| self.tables_of(key));

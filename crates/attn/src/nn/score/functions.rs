@@ -2,11 +2,11 @@
 
 use attn_core::AttentionError;
 use burn::module::{Module, Param};
-use burn::tensor::{Bool, DType, FloatDType, Tensor};
+use burn::tensor::{Bool, Tensor};
 
 use crate::attention::{check_devices, check_dtypes};
 use crate::functions::additive_scores;
-use crate::nn::normalise::wide;
+use crate::nn::normalise::{narrowed, wide};
 
 /// A score function, by its kind.
 #[derive(Module, Debug)]
@@ -171,9 +171,4 @@ fn projected(x: Tensor<4>, weight: Tensor<3>) -> Tensor<4> {
         return Tensor::zeros([batch, heads, length, d_out], (&x.device(), x.dtype()));
     }
     x.matmul(weight.unsqueeze::<4>())
-}
-
-/// Back in the inputs' type.
-fn narrowed(tensor: Tensor<4>, dtype: DType) -> Tensor<4> {
-    if tensor.dtype() == dtype { tensor } else { tensor.cast(FloatDType::from(dtype)) }
 }

@@ -22,6 +22,13 @@ pub enum Direction {
     Bidirectional,
 }
 
+impl Direction {
+    /// Cells of a layer.
+    pub(in crate::nn) fn count(self) -> usize {
+        if self == Self::Bidirectional { 2 } else { 1 }
+    }
+}
+
 /// Sizes and choices of a [`RecurrentEncoder`]; [`init`](Self::init) makes it.
 #[derive(Config, Debug)]
 pub struct RecurrentEncoderConfig {
@@ -56,7 +63,7 @@ impl RecurrentEncoderConfig {
     pub fn init(&self, device: &Device) -> Result<RecurrentEncoder, AttentionError> {
         positive("layers", self.layers)?;
         let (forward, backward) = (self.direction != Direction::Backward, self.direction != Direction::Forward);
-        let between = check::features("d_hidden", usize::from(forward) + usize::from(backward), self.d_hidden)?;
+        let between = check::features("d_hidden", self.direction.count(), self.d_hidden)?;
         let layer = |at| {
             let d_input = if at == 0 { self.d_input } else { between };
             let config = RecurrentCellConfig::new(d_input, self.d_hidden, self.kind)

@@ -7,8 +7,10 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Bool, Device, Tensor};
 
 use super::memory::{Memory, cleaned};
+use crate::functions::additive_scores;
 use crate::nn::check::{self, reshaped, reshaped_mask};
 use crate::nn::decoder::cache::{picked, picked_bool};
+use crate::nn::normalise::{narrowed, wide};
 use crate::nn::options::seen;
 use crate::{Attention, Selection};
 
@@ -28,8 +30,8 @@ pub enum AlignmentScore {
 /// One head of attention from states to a memory.
 ///
 /// Dot products, scaled or not, and the general score run on the kernels in memory linear in the lengths. The additive
-/// score has a function between the sum and the product, so its `[batch, queries, memory_len, d_score]` are made; its
-/// softmax and sum are the kernel's, to which the scores go as a bias.
+/// score has a function between the sum and the product, so its `[batch, queries, memory_len]` are made, a run of queries at a
+/// time; its softmax and sum are the kernel's, to which the scores go as a bias.
 #[derive(Module, Debug)]
 pub struct AlignmentAttention {
     /// W `[d_query, d_key]` of the general score; `W_q [d_query, d_score]`, b of the additive one.
@@ -144,7 +146,7 @@ impl AlignmentAttention {
         let (query, bias) = match (&memory.features, &self.vector) {
             (Some(features), Some(vector)) => {
                 let nothing = Tensor::zeros([batch, queries, 1], (&query.device(), query.dtype()));
-                (nothing, Some(additive(query, features.clone(), vector)))
+                (nothing, Some(additive(query, features.clone(), vector)?))
             }
             _ => (query, None),
         };
@@ -185,15 +187,16 @@ impl AlignmentAttention {
     }
 }
 
-/// `v·tanh(q + k)` of projected queries `[batch, queries, d_score]` and keys `[batch, length, d_score]`:
-/// `[batch, 1, queries, length]`.
-fn additive(query: Tensor<3>, key: Tensor<3>, vector: &Linear) -> Tensor<4> {
+/// `v·tanh(q + k)` of projected queries `[batch, queries, d_score]` and keys `[batch, length, d_score]`, summed up in the accumulation
+/// type: `[batch, 1, queries, length]`.
+fn additive(query: Tensor<3>, key: Tensor<3>, vector: &Linear) -> Result<Tensor<4>, AttentionError> {
     let ([batch, queries, size], [_, length, _]) = (query.dims(), key.dims());
+    let dtype = query.dtype();
     if batch * queries * length == 0 {
-        return Tensor::zeros([batch, 1, queries, length], (&query.device(), query.dtype()));
+        return Ok(Tensor::zeros([batch, 1, queries, length], (&query.device(), dtype)));
     }
-    let sum = query.reshape([batch, queries, 1, size]) + key.reshape([batch, 1, length, size]);
-    vector.forward(sum.tanh()).reshape([batch, 1, queries, length])
+    let [query, key] = [(query, queries), (key, length)].map(|(x, length)| wide(x.reshape([batch, 1, length, size])));
+    Ok(narrowed(additive_scores(query, key, wide(vector.weight.val()).swap_dims(0, 1))?, dtype))
 }
 
 /// `input·W + b`; an input without elements is not multiplied.

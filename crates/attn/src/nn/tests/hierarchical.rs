@@ -1,9 +1,6 @@
-//! Tests of hierarchical attention, its pooling and its GRU.
+//! Tests of hierarchical attention and its pooling.
 
 use attn_core::Mask;
-use burn::module::Param;
-use burn::nn::Linear;
-use burn::nn::gru::{BiGruConfig, Gru};
 use burn::tensor::{Device, Tensor};
 
 use super::{
@@ -11,9 +8,8 @@ use super::{
     restored, shaken,
 };
 use crate::nn::{
-    AttentionPool, AttentionPoolConfig, BidirectionalGru, BidirectionalGruConfig, HierarchicalAttention,
-    HierarchicalAttentionConfig, NormPlacement, SequenceEncoder, SequenceEncoderConfig, TransformerEncoderConfig,
-    TransformerEncoderLayerConfig,
+    AttentionPool, AttentionPoolConfig, HierarchicalAttention, HierarchicalAttentionConfig, NormPlacement,
+    SequenceEncoder, SequenceEncoderConfig, TransformerEncoderConfig, TransformerEncoderLayerConfig,
 };
 
 fn pool(heads: usize, device: &Device) -> AttentionPool {
@@ -55,52 +51,6 @@ fn pooling_is_its_formula_whatever_stands_at_padding() {
     }
     for (found, expected) in elements(output.weights).into_iter().zip(weights) {
         assert!((found - expected).abs() < 1e-6, "{found} in place of {expected}");
-    }
-}
-
-/// Our layer with the parameters of Burn's.
-fn with_weights_of(forward: &Gru, reverse: &Gru) -> BidirectionalGru {
-    let joined = |gates: [&Linear; 3]| {
-        let bias = gates.map(|gate| gate.bias.clone().unwrap().val()).to_vec();
-        Linear {
-            weight: Param::from_tensor(Tensor::cat(gates.map(|gate| gate.weight.val()).to_vec(), 1)),
-            bias: Some(Param::from_tensor(Tensor::cat(bias, 0))),
-        }
-    };
-    let of_input =
-        |gru: &Gru| joined([&gru.reset_gate, &gru.update_gate, &gru.new_gate].map(|gate| &gate.input_transform));
-    let of_hidden =
-        |gru: &Gru| joined([&gru.reset_gate, &gru.update_gate, &gru.new_gate].map(|gate| &gate.hidden_transform));
-    BidirectionalGru {
-        forward_input: of_input(forward),
-        forward_hidden: of_hidden(forward),
-        backward_input: of_input(reverse),
-        backward_hidden: of_hidden(reverse),
-    }
-}
-
-#[test]
-fn the_gru_is_burns_and_padding_is_the_shorter_sequence() {
-    let device = reference_device();
-    let burns = shaken(BiGruConfig::new(3, 4, true).init(&device));
-    let gru = with_weights_of(&burns.forward, &burns.reverse);
-    assert_eq!(gru.d_output(), 8);
-    let input = noise([2, 5, 3], 1, &device);
-    let wanted = burns.forward(input.clone(), None).0;
-    assert_close(gru.forward(input.clone(), None).unwrap(), wanted.clone(), 1e-6);
-
-    // Padding before, within and after; NaN stands there.
-    let nan = || Tensor::full([2, 1, 3], f32::NAN, &device);
-    let part = |at, length| input.clone().narrow(1, at, length);
-    let padded = Tensor::cat(vec![nan(), part(0, 2), nan(), nan(), part(2, 3), nan()], 1);
-    let there = [1, 2, 5, 6, 7];
-    let padding = Mask::keep(bools([2, 9], |i| there.contains(&(i % 9)), &device));
-    let found = gru.forward(padded, Some(padding)).unwrap();
-    for (at, position) in there.into_iter().enumerate() {
-        assert_close(found.clone().narrow(1, position, 1), wanted.clone().narrow(1, at, 1), 1e-6);
-    }
-    for position in [0, 3, 4, 8] {
-        assert_close(found.clone().narrow(1, position, 1), Tensor::zeros([2, 1, 8], &device), 0.0);
     }
 }
 
@@ -238,9 +188,6 @@ fn wrong_input_and_wrong_configs_name_the_argument() {
     let pool = pool(1, &device);
     let error = pool.forward(Tensor::zeros([1, 2, 4], &device), None).map(|_| ()).unwrap_err();
     assert_eq!(error.argument(), Some("hidden"));
-    let gru = BidirectionalGruConfig::new(3, 2).init(&device).unwrap();
-    let error = gru.forward(Tensor::zeros([1, 2, 4], &device), None).map(|_| ()).unwrap_err();
-    assert_eq!(error.argument(), Some("input"));
 
     let pools = |d_input, d_attention| AttentionPoolConfig::new(d_input, d_attention);
     for (argument, config) in [
@@ -251,10 +198,9 @@ fn wrong_input_and_wrong_configs_name_the_argument() {
     ] {
         assert_eq!(config.init(&device).map(|_| ()).unwrap_err().argument(), Some(argument), "{config}");
     }
-    let none = BidirectionalGruConfig::new(3, 0).init(&device).map(|_| ());
-    assert_eq!(none.unwrap_err().argument(), Some("d_hidden"));
     for (argument, config) in [
         ("d_input", HierarchicalAttentionConfig::gru(0, 2, 3)),
+        ("d_hidden", HierarchicalAttentionConfig::gru(3, 0, 3)),
         ("d_attention", HierarchicalAttentionConfig::gru(3, 2, 0)),
         ("word_pool", HierarchicalAttentionConfig { word_pool: pools(5, 1), ..config() }),
         ("sentence_encoder", HierarchicalAttentionConfig { sentence_encoder: transformer(5), ..config() }),
