@@ -84,6 +84,23 @@ impl AdaptiveSpanAttentionConfig {
 ///
 /// Train with [`span_penalty`](Self::span_penalty) in the loss, and keep spans in their range by
 /// [`clamped`](Self::clamped) after each step of the optimiser: outside it they get no gradient.
+///
+/// ```
+/// use attn::nn::AdaptiveSpanAttentionConfig;
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// let layer = AdaptiveSpanAttentionConfig::new(16, 4, 1024).with_initial_span(0.1).init(&device)?;
+/// let hidden = Tensor::<3>::random([2, 50, 16], Distribution::Default, &device); // [batch, length, features]
+/// let out = layer.forward(hidden, None)?;
+/// assert_eq!(out.dims(), [2, 50, 16]);
+/// // What keeps spans short, to be added to the loss.
+/// let penalty = layer.span_penalty() * 1e-4;
+/// # assert_eq!(penalty.dims(), [1]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct AdaptiveSpanAttention {
     /// `W_q [d_model, H·D]`.

@@ -51,6 +51,22 @@ impl ScoredAttentionConfig {
 ///
 /// Sinks of the options are one more logit of any normaliser. With quiet softmax a sink s and the 0 are one sink, `ln(1
 /// + exp(s))`.
+///
+/// ```
+/// use attn::nn::{AttentionOptions, Normaliser, ScoreConfig, ScoreKind, ScoredAttentionConfig};
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// let x = |length| Tensor::<4>::random([1, 2, length, 8], Distribution::Default, &device); // [B, H, S, D]
+/// // Cosine scores, weights that can be exactly 0.
+/// let score = ScoreConfig::new(2, 8).with_kind(ScoreKind::Cosine { initial_scale: 10.0, max_scale: 100.0 });
+/// let attention = ScoredAttentionConfig::new(score).with_normaliser(Normaliser::Sparsemax).init(&device)?;
+/// let output = attention.forward(x(5), x(9), x(9), &AttentionOptions::new())?;
+/// assert_eq!(output.out.dims(), [1, 2, 5, 8]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct ScoredAttention {
     /// The score and its parameters.

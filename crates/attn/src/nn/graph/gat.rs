@@ -96,6 +96,23 @@ impl GraphAttentionConfig {
 /// `H·N²`, and go to the fused kernel as a bias; their network has `H·N²·D` elements, computed for some nodes at a time. On an
 /// autodiff device all of these are kept for the backward pass. The adjacency is dense: time in `N²`, however few edges there
 /// are.
+///
+/// ```
+/// use attn::nn::{Graph, GraphAttentionConfig};
+/// use burn::tensor::{Bool, Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// // Three nodes in a row, each with itself.
+/// let links = [[[true, true, false], [true, true, true], [false, true, true]]];
+/// let adjacency = Tensor::<3, Bool>::from_data(links, &device);
+/// let nodes = Tensor::<3>::random([1, 3, 8], Distribution::Default, &device); // [batch, nodes, features]
+/// let layer = GraphAttentionConfig::new(8, 4, 2).init(&device)?;
+/// let out = layer.forward(Graph::new(nodes, adjacency))?;
+/// assert_eq!(out.dims(), [1, 3, 8]); // two heads of four features
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct GraphAttention {
     /// `W_l [F, H·D]`.

@@ -58,6 +58,20 @@ fn check_temperature(temperature: f64) -> Result<(), AttentionError> {
 ///
 /// The choice depends on the scores of all keys: they are in memory, `Sq·Sk`, in training with noise and weights. A
 /// sink is one more logit; where it is drawn, and where a row sees nothing, the choice is −1 and the output 0.
+///
+/// ```
+/// use attn::nn::{AttentionOptions, GumbelAttentionConfig};
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// let x = |length| Tensor::<4>::random([1, 2, length, 8], Distribution::Default, &device); // [B, H, S, D]
+/// let attention = GumbelAttentionConfig::new().with_temperature(0.5).init()?;
+/// let output = attention.forward(x(5), x(9), x(9), &AttentionOptions::new())?;
+/// assert_eq!(output.out.dims(), [1, 2, 5, 8]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct GumbelAttention {
     /// τ; positive and finite.

@@ -45,6 +45,21 @@ impl TopKAttentionConfig {
 /// GPU by way of the host.
 ///
 /// A sink is not among the k: it takes its weight beside them.
+///
+/// ```
+/// use attn::nn::{AttentionOptions, TopKAttentionConfig};
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// let x = |length| Tensor::<4>::random([1, 2, length, 8], Distribution::Default, &device); // [B, H, S, D]
+/// let attention = TopKAttentionConfig::new(3).init()?;
+/// let output = attention.forward(x(5), x(9), x(9), &AttentionOptions::new())?;
+/// assert_eq!(output.out.dims(), [1, 2, 5, 8]);
+/// assert_eq!(output.indices.dims(), [1, 2, 5, 3]); // the three keys of each query
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct TopKAttention {
     /// Keys that each query sees at most.

@@ -77,6 +77,20 @@ impl LinearAttentionConfig {
 /// ```
 ///
 /// Time and memory linear in the lengths, see there. [`step`](Self::step) goes on from a [`LinearState`] of constant size.
+///
+/// ```
+/// use attn::nn::LinearAttentionConfig;
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// let layer = LinearAttentionConfig::new(16, 4).with_causal(true).init(&device)?;
+/// let hidden = Tensor::<3>::random([2, 500, 16], Distribution::Default, &device); // [batch, length, features]
+/// let out = layer.forward(hidden.clone(), hidden, None)?;
+/// assert_eq!(out.dims(), [2, 500, 16]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct LinearAttention {
     /// `W_q [d_model, H·D]`, `b_q`.

@@ -116,6 +116,21 @@ pub struct CoAttentionStream {
 /// Left `[B, M, d_left]`, right `[B, N, d_right]`. Time in `M·N`, memory linear in `M + N`: each attention is a
 /// [`MultiHeadAttention`]. In ViLBERT a block of each stream's own, a
 /// [`TransformerEncoderLayer`](crate::nn::TransformerEncoderLayer), follows.
+///
+/// ```
+/// use attn::nn::{CoAttentionConfig, CoAttentionOptions};
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// let block = CoAttentionConfig::new(16, 24, 4).init(&device)?;
+/// let text = Tensor::<3>::random([2, 7, 16], Distribution::Default, &device);
+/// let image = Tensor::<3>::random([2, 49, 24], Distribution::Default, &device);
+/// let output = block.forward(text, image, &CoAttentionOptions::default())?;
+/// assert_eq!((output.left.dims(), output.right.dims()), ([2, 7, 16], [2, 49, 24]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct CoAttention {
     /// Layers of the left stream.

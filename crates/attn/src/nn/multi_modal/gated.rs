@@ -80,6 +80,22 @@ impl GatedCrossAttentionConfig {
 /// α and β begin at 0, so that the block begins as the identity, put between the blocks of a model that stays frozen.
 /// x `[B, S, d_model]`, media `[B, M, d_media]`; time in `S·M`, memory linear in `S + M` beside the mask, if there is one:
 /// the attention is a [`MultiHeadAttention`]. [`media_mask`] makes the mask of interleaved text and media.
+///
+/// ```
+/// use attn::nn::{AttentionOptions, GatedCrossAttentionConfig};
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// let block = GatedCrossAttentionConfig::new(16, 24, 4).init(&device)?;
+/// let text = Tensor::<3>::random([2, 7, 16], Distribution::Default, &device);
+/// let media = Tensor::<3>::random([2, 8, 24], Distribution::Default, &device);
+/// // The gates begin closed: what comes out is the text.
+/// let out = block.forward(text.clone(), media, &AttentionOptions::new())?.out;
+/// assert!((out - text).abs().max().into_scalar::<f32>() < 1e-6);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct GatedCrossAttention {
     /// From the stream to the media.

@@ -131,6 +131,20 @@ pub struct PerceiverBlock {
 ///
 /// Time in `blocks·L·(M + L)`, memory linear in `L + M`: the attentions are [`MultiHeadAttention`]s. The resampler knows no
 /// positions: add them to the inputs.
+///
+/// ```
+/// use attn::nn::PerceiverResamplerConfig;
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// // Whatever the length, 8 latents read it.
+/// let resampler = PerceiverResamplerConfig::new(16, 8, 4, 2).init(&device)?;
+/// let frames = Tensor::<3>::random([2, 300, 16], Distribution::Default, &device); // [batch, length, features]
+/// assert_eq!(resampler.forward(frames, None)?.dims(), [2, 8, 16]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct PerceiverResampler {
     /// `[L, d_model]`.
