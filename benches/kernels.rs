@@ -70,6 +70,7 @@ fn kernel<T: Element>(
         relative_bias: None,
         sinks: None,
         blocks: None,
+        score_mod: None,
     };
     let mut out = vec![T::default(); query.len()];
     forward(&problem, isa, &mut out, None)?;

@@ -6,7 +6,7 @@ use burn_backend::tensor::{BoolTensor, FloatTensor};
 use burn_backend::{Backend, TensorMetadata};
 
 use crate::problem::{ProblemInputs, TensorInfo};
-use crate::{AttentionError, AttentionSpec, BlockMask, Mask, Problem};
+use crate::{AttentionError, AttentionSpec, BlockMask, Mask, Problem, ScoreMod};
 
 /// What goes in. Axes: B batch, H query heads, G key/value heads (H a multiple of G; query head `h` reads head `h / (H/G)`),
 /// Sq/Sk query/key length, D head dimension, E value dimension. All float tensors share one element type.
@@ -34,10 +34,12 @@ pub struct AttentionInputs<B: Backend> {
     pub kv_lens: Option<Vec<usize>>,
     /// Which blocks of the scores can be skipped, and which pairs of the others are seen. On the host, as the lengths.
     pub block_mask: Option<Arc<BlockMask>>,
+    /// What becomes of each score before anything is hidden. On the host.
+    pub score_mod: Option<ScoreMod>,
 }
 
 impl<B: Backend> AttentionInputs<B> {
-    /// Plain attention's inputs: no mask, biases, slopes, sinks, lengths or block mask.
+    /// Plain attention's inputs: no mask, biases, slopes, sinks, lengths, block mask or function of the scores.
     pub fn new(query: FloatTensor<B>, key: FloatTensor<B>, value: FloatTensor<B>) -> Self {
         Self {
             query,
@@ -50,6 +52,7 @@ impl<B: Backend> AttentionInputs<B> {
             sinks: None,
             kv_lens: None,
             block_mask: None,
+            score_mod: None,
         }
     }
 
@@ -72,6 +75,7 @@ impl<B: Backend> AttentionInputs<B> {
                 sinks: self.sinks.as_ref().map(info),
                 kv_lens: self.kv_lens.as_deref(),
                 block_mask: self.block_mask.as_ref(),
+                score_mod: self.score_mod.as_ref(),
             },
         )
     }

@@ -14,6 +14,7 @@
 //! s        ← s − slope_h · |j − p|                              if ALiBi slopes are given
 //! s        ← s + table[h, R + clamp(j − p, −R, R)]              if a bias by relative position is given, 2·R + 1 wide
 //! s        ← s + bias(i, j)                                     if a bias is given
+//! s        ← f(s, pair)                                         if a function of the scores is given
 //! s        ← −inf  where causal, window, kv_lens, mask or block mask hide
 //! lse(i)   = ln( Σ_j exp s(i, j)  [+ exp sink_h] )
 //! w(i, j)  = exp(s(i, j) − lse(i))
@@ -28,6 +29,7 @@
 //! | for | see |
 //! | --- | --- |
 //! | the numbers and switches | [`AttentionSpec`], [`Mask`] |
+//! | a function of each score, of the caller's own | [`ScoreMod`] |
 //! | masks as expressions, whose empty blocks are skipped | [`MaskExpr`], [`BlockMask`] |
 //! | the tensors in and out | [`AttentionInputs`], [`AttentionOutputs`] |
 //! | what is checked, and the shapes after | [`Problem`], [`AttentionError`] |
@@ -49,6 +51,7 @@ pub mod merge;
 pub mod plan;
 mod problem;
 pub mod reference;
+mod score_mod;
 mod spec;
 
 pub use band::{Band, Coverage};
@@ -60,4 +63,5 @@ pub use mask::{Mask, Polarity};
 pub use mask_expr::{MaskExpr, MaskShape, Pair, PairFunction};
 pub use plan::{KernelChoice, PassPlan, Plan};
 pub use problem::{Problem, ProblemInputs, TensorInfo};
+pub use score_mod::ScoreMod;
 pub use spec::{Alignment, AttentionSpec, Window};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn_backend::{DType, FloatDType};
 
-use crate::{AttentionError, AttentionSpec, Band, BlockMask};
+use crate::{AttentionError, AttentionSpec, Band, BlockMask, Pair, ScoreMod};
 
 /// Shape and element type of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +38,12 @@ pub struct ProblemInputs<'a> {
     pub kv_lens: Option<&'a [usize]>,
     /// `[B or 1, H or 1, Sq, Sk]`.
     pub block_mask: Option<&'a Arc<BlockMask>>,
+    /// Of each score, on the host.
+    pub score_mod: Option<&'a ScoreMod>,
 }
 
 impl ProblemInputs<'_> {
-    /// Plain attention's inputs: no mask, biases, slopes, sinks, lengths or block mask.
+    /// Plain attention's inputs: no mask, biases, slopes, sinks, lengths, block mask or function of the scores.
     pub fn new(query: TensorInfo, key: TensorInfo, value: TensorInfo) -> Self {
         Self {
             query,
@@ -54,6 +56,7 @@ impl ProblemInputs<'_> {
             sinks: None,
             kv_lens: None,
             block_mask: None,
+            score_mod: None,
         }
     }
 }
@@ -96,6 +99,8 @@ pub struct Problem {
     pub sinks: bool,
     /// Which blocks can be skipped and which pairs are seen, beside the bands; of the lengths of this problem.
     pub block_mask: Option<Arc<BlockMask>>,
+    /// What becomes of each score before anything is hidden.
+    pub score_mod: Option<ScoreMod>,
 }
 
 impl Problem {
@@ -141,6 +146,7 @@ impl Problem {
             relative_bias: relative(inputs.relative_bias.as_ref(), heads)?,
             sinks: per_head("sinks", inputs.sinks.as_ref(), heads)?,
             block_mask: blocks(inputs.block_mask, scores)?,
+            score_mod: inputs.score_mod.cloned(),
         })
     }
 
@@ -158,6 +164,12 @@ impl Problem {
         if distance < 0 { reach - steps } else { reach + steps }
     }
 
+    /// The pair at `[b, h, i, j]`, as functions of the caller see it.
+    pub fn pair(&self, [batch, head, query, key]: [usize; 4]) -> Pair {
+        let offset = self.bands.get(batch).map_or(0, |band| band.offset);
+        Pair { batch, head, query, position: (query as i64).saturating_add(offset), key }
+    }
+
     /// The type in which scores, sums and the LSE are kept: f64 for f64, else f32.
     pub fn accumulation(&self) -> FloatDType {
         match self.dtype {
@@ -166,12 +178,14 @@ impl Problem {
         }
     }
 
-    /// Whether anything may be hidden: by the bands, a mask, a block mask, or a bias of either kind (whose `−inf` hides).
+    /// Whether anything may be hidden: by the bands, a mask, a block mask, a bias of either kind or a function of
+    /// the scores (whose `−inf` hides).
     pub fn may_hide(&self) -> bool {
         self.mask.is_some()
             || self.block_mask.is_some()
             || self.bias.is_some()
             || self.relative_bias.is_some()
+            || self.score_mod.is_some()
             || self.bands.iter().any(|band| !band.is_full(self.query_len, self.key_len))
     }
 

@@ -86,9 +86,10 @@ struct Row {
     keys: usize,
 }
 
-/// The score of a visible pair and the slope of the softcap there.
+/// The score of a visible pair, and the slopes of the caller's function and of the softcap there.
 struct Score {
     value: f64,
+    own_slope: f64,
     softcap_slope: f64,
 }
 
@@ -120,7 +121,7 @@ pub fn forward(problem: &Problem, inputs: &HostInputs) -> Result<HostOutputs, At
 /// chain of the contract, backwards. `grad_out` is `[B, H, Sq, E]`, `grad_lse` `[B, H, Sq]`.
 ///
 /// # Errors
-/// As [`forward`]; also names `grad_out` and `grad_lse`.
+/// As [`forward`]; also names `grad_out` and `grad_lse`, and `score_mod` where it has no slope.
 pub fn backward(
     problem: &Problem,
     inputs: &HostInputs,
@@ -128,6 +129,9 @@ pub fn backward(
     grad_lse: Option<&[f64]>,
 ) -> Result<HostGradients, AttentionError> {
     check(problem, inputs)?;
+    if problem.score_mod.as_ref().is_some_and(|function| !function.has_slope()) {
+        return Err(AttentionError::value("score_mod", "a function with its slope", "one without"));
+    }
     let row_count = problem.batch * problem.heads * problem.query_len;
     check_len("grad_out", grad_out.len(), row_count * problem.value_dim)?;
     check_len("grad_lse", grad_lse.map_or(row_count, <[f64]>::len), row_count)?;
@@ -166,7 +170,7 @@ fn backward_row(
     for (j, score) in visible() {
         let key = row.keys + j;
         axpy(&mut gradients.value[key * e..][..e], weights[j], grad_out);
-        let mut grad = weights[j] * (by_weight(j) - delta + grad_lse);
+        let mut grad = weights[j] * (by_weight(j) - delta + grad_lse) * score.own_slope;
         if let (Some(bias), Some(grad_bias)) = (&inputs.bias, &mut gradients.bias) {
             grad_bias[bias.index([row.batch, row.head, row.row, j])] += grad;
         }
@@ -198,7 +202,10 @@ fn rows(problem: &Problem) -> impl Iterator<Item = Row> + use<> {
 
 /// The scores of a row; `None` where hidden.
 fn scores(problem: &Problem, inputs: &HostInputs, row: &Row) -> Vec<Option<Score>> {
-    (0..problem.key_len).map(|j| seen(problem, inputs, row, j).then(|| score(problem, inputs, row, j))).collect()
+    let score = |j| seen(problem, inputs, row, j).then(|| score(problem, inputs, row, j));
+    // The caller's function hides by −inf.
+    let hides = |score: &Score| problem.score_mod.is_some() && score.value == f64::NEG_INFINITY;
+    (0..problem.key_len).map(|j| score(j).filter(|score| !hides(score))).collect()
 }
 
 fn score(problem: &Problem, inputs: &HostInputs, row: &Row, j: usize) -> Score {
@@ -218,7 +225,14 @@ fn score(problem: &Problem, inputs: &HostInputs, row: &Row, j: usize) -> Score {
     if let Some(bias) = &inputs.bias {
         value += bias.at([row.batch, row.head, row.row, j]);
     }
-    Score { value, softcap_slope }
+    let mut own_slope = 1.0;
+    if let Some(function) = &problem.score_mod {
+        let pair = problem.pair([row.batch, row.head, row.row, j]);
+        // Without a slope there is no gradient; `backward` refuses that.
+        own_slope = function.slope(value, pair).unwrap_or(f64::NAN);
+        value = function.apply(value, pair);
+    }
+    Score { value, own_slope, softcap_slope }
 }
 
 fn distance(problem: &Problem, row: &Row, j: usize) -> f64 {

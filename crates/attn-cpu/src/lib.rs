@@ -22,6 +22,7 @@
 //!     relative_bias: None,
 //!     sinks: None,
 //!     blocks: None,
+//!     score_mod: None,
 //! };
 //! let (mut out, mut lse) = ([0.0_f32; 4], [0.0_f32; 2]);
 //! forward(&problem, Isa::detect(), &mut out, Some(&mut lse))?;
@@ -112,5 +113,5 @@ pub use element::Element;
 pub use error::CpuError;
 pub use forward::{forward, workspace_bytes};
 pub use isa::Isa;
-pub use problem::{Attention, Band, Blocks, Mask};
+pub use problem::{Attention, Band, Blocks, Mask, ScoreMod};
 pub use view::View;

@@ -1,5 +1,7 @@
 //! The problem struct, the only source of shapes, and the checks that it passes before any work starts.
 
+use std::fmt;
+
 use crate::{CpuError, Element, View};
 
 /// Which keys the queries of one batch entry may see.
@@ -106,12 +108,33 @@ impl<'a> Blocks<'a> {
     }
 }
 
+/// A function of each score and the place `[b, h, i, j]` of its query and key, run on the threads that compute.
+#[derive(Clone, Copy)]
+pub struct ScoreMod<'a>(&'a (dyn Fn(f64, [usize; 4]) -> f64 + Sync));
+
+impl<'a> ScoreMod<'a> {
+    /// From a function. An answer of −∞ hides.
+    pub fn new(function: &'a (dyn Fn(f64, [usize; 4]) -> f64 + Sync)) -> Self {
+        Self(function)
+    }
+
+    pub(crate) fn apply(&self, score: f64, place: [usize; 4]) -> f64 {
+        (self.0)(score, place)
+    }
+}
+
+impl fmt::Debug for ScoreMod<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("function of a score")
+    }
+}
+
 /// One attention problem: `out = softmax(hide(bias + relative + alibi + softcap(scale · query · keyᵀ))) · value`.
 ///
 /// Axes: `B` batch, `H` heads, `G` kv_heads (`H` a multiple of `G`; head `h` reads key/value head `h / (H/G)`), `Sq`
 /// query_len, `Sk` key_len, `D` head_dim, `E` value_dim. For query `i` and key `j` the score is
 /// `scale · q·k`, then `softcap · tanh(score / softcap)`, then `− slope[h] · |j − (i + offset)|`, then
-/// `+ table[h, R + clamp(j − (i + offset), −R, R)]`, then `+ bias`. What the band, the mask, the blocks or a bias of −∞ hides has no
+/// `+ table[h, R + clamp(j − (i + offset), −R, R)]`, then `+ bias`, then `f(score, place)`. What the band, the mask, the blocks, a bias of −∞ or an answer of −∞ hides has no
 /// influence, even where it holds NaN or infinity.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention<'a, T> {
@@ -139,6 +162,9 @@ pub struct Attention<'a, T> {
     pub sinks: Option<&'a [T]>,
     /// Blocks of the scores that are skipped, and pairs of others that are hidden.
     pub blocks: Option<Blocks<'a>>,
+    /// What becomes of each score in the end. Not asked where a score is −∞ or outside the band; answers for what the blocks hide are
+    /// not used.
+    pub score_mod: Option<ScoreMod<'a>>,
 }
 
 /// The lengths of all axes.

@@ -102,6 +102,7 @@ fn with_options<T: Real>(dims: Dims, seed: u64) -> Owned<T> {
     if half(&mut random) {
         owned.relative_bias = Some(table(dims, &mut random));
     }
+    owned.affine = random.below(4) == 0;
     if half(&mut random) {
         owned.sinks = Some((0..dims.heads).map(|_| T::of(random.normal())).collect());
     }

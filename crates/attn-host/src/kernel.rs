@@ -6,7 +6,7 @@ use attn_core::{
     AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, BlockMask, Gradients, Pass, Polarity, Problem,
     Upstream, Wanted,
 };
-use attn_cpu::{Attention, Band, Blocks, Isa, Mask};
+use attn_cpu::{Attention, Band, Blocks, Isa, Mask, ScoreMod};
 use burn_backend::ops::FloatTensorOps as _;
 use burn_backend::tensor::{Device, FloatTensor};
 use burn_backend::{FloatDType, TensorData, TensorMetadata as _, bf16, f16};
@@ -145,6 +145,10 @@ fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Host
     let polarity = inputs.mask.as_ref().map(|mask| mask.polarity());
     let bands: Vec<Band> = problem.bands.iter().map(band).collect();
     let blocks = problem.block_mask.as_deref().map(blocks).transpose()?;
+    let function = problem
+        .score_mod
+        .as_ref()
+        .map(|function| |score, place: [usize; 4]| function.apply(score, problem.pair(place)));
     let (query_shape, key_shape, value_shape) = (
         [batch, heads, query_len, head_dim],
         [batch, kv_heads, key_len, head_dim],
@@ -174,6 +178,7 @@ fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Host
         },
         sinks: sinks.as_deref(),
         blocks,
+        score_mod: function.as_ref().map(|function| ScoreMod::new(function)),
     };
     let rows = batch * heads * query_len;
     let mut out = vec![T::default(); rows * value_dim];

@@ -152,6 +152,9 @@ fn supports(device: &LibTorchDevice, problem: &Problem, pass: Pass) -> Result<()
             "LibTorch's fused kernels know a bias by relative position only as one over all pairs, which is not linear in memory",
         );
     }
+    if problem.score_mod.is_some() {
+        return refuse("LibTorch's fused kernels know no function of the scores");
+    }
     if problem.block_mask.is_some() {
         return refuse(
             "LibTorch's fused kernels know masks by blocks only as a mask over all pairs, which skips nothing",

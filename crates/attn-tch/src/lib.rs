@@ -9,7 +9,8 @@
 //! | forward | f32, f64, f16, bf16; scale, causal, alignment, right side of a window, masks, bias, sinks, key lengths, GQA | f32, f16, bf16; the same without masks and bias |
 //! | backward | the same without bias | composite |
 //!
-//! Softcap, ALiBi, a window to the left and values of another dimension than the keys are the composite's.
+//! Softcap, ALiBi, biases by relative position, masks by blocks, functions of the scores, a window to the left and values of another
+//! dimension than the keys are the composite's.
 
 // Burn drops this backend in 0.23; until then it is bound on purpose. Here is the one place that names it.
 #![allow(deprecated)]

@@ -82,6 +82,7 @@ impl Case {
             spec,
             kv_lens: kv_lens(&tensors, &dims)?,
             block_mask: None,
+            score_mod: None,
             inputs: inputs(&tensors)?,
         };
         let checked = problem.problem()?;

@@ -24,7 +24,7 @@ const MOST_WORK: [usize; 2] = [1 << 18, 1 << 21];
 pub fn recipes() -> impl Strategy<Value = Recipe> {
     let distances = (proptest::bool::weighted(0.3), relative());
     let options = (masks(), biases(), distances, proptest::bool::weighted(0.3));
-    let lens = (proptest::bool::weighted(0.3), blocks());
+    let lens = (proptest::bool::weighted(0.3), blocks(), proptest::bool::weighted(0.08));
     let flags = (lens, proptest::bool::weighted(0.4), proptest::bool::weighted(0.3));
     let size = prop_oneof![6 => Just(1.0), 1 => Just(0.0), 1 => Just(0.05), 2 => Just(4.0)];
     (dims(), specs(), options, flags, size, layouts(), any::<u64>()).prop_map(
@@ -32,7 +32,7 @@ pub fn recipes() -> impl Strategy<Value = Recipe> {
             dims,
             spec,
             (mask, bias, (alibi, relative), sinks),
-            ((kv_lens, blocks), poison, grad_lse),
+            ((kv_lens, blocks, score_mod), poison, grad_lse),
             size,
             layouts,
             seed,
@@ -47,6 +47,7 @@ pub fn recipes() -> impl Strategy<Value = Recipe> {
             sinks,
             kv_lens,
             blocks,
+            score_mod,
             poison,
             grad_lse,
             size,
@@ -149,7 +150,7 @@ fn relative() -> impl Strategy<Value = Option<RelativeRecipe>> {
     let hides = prop_oneof![7 => Just(0.0), 1 => 0.05f64..0.3];
     let drawn = (any::<bool>(), reach, hides);
     proptest::option::weighted(
-        0.2,
+        0.15,
         drawn.prop_map(|(per_head, reach, hides)| RelativeRecipe { per_head, reach, hides }),
     )
 }
@@ -212,6 +213,6 @@ mod tests {
         let [empty, blind, partly, fully, poisoned, large] = share;
         println!("empty {empty}, blind {blind}, partly {partly}, fully {fully}, poisoned {poisoned}, large {large}");
         assert!((0.02..0.2).contains(&empty) && (0.02..0.25).contains(&blind), "{share:?}");
-        assert!(partly > 0.4 && fully > 0.1 && poisoned > 0.15 && large > 0.05, "{share:?}");
+        assert!(partly > 0.4 && fully > 0.08 && poisoned > 0.15 && large > 0.05, "{share:?}");
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use attn_core::reference::{Broadcast, HostGradients, HostInputs};
-use attn_core::{Alignment, AttentionError, AttentionSpec, BlockMask, Polarity, Problem, ProblemInputs, TensorInfo};
+use attn_core::{
+    Alignment, AttentionError, AttentionSpec, BlockMask, Pair, Polarity, Problem, ProblemInputs, ScoreMod, TensorInfo,
+};
 use burn::tensor::{DType, FloatDType, bf16, f16};
 
 /// Lengths of all axes.
@@ -70,8 +72,51 @@ pub struct HostProblem {
     pub kv_lens: Option<Vec<usize>>,
     /// A mask by blocks.
     pub block_mask: Option<Arc<BlockMask>>,
+    /// A function of the scores.
+    pub score_mod: Option<Affine>,
     /// The data.
     pub inputs: HostInputs,
+}
+
+/// A function of the scores that multiplies and adds what depends on each coordinate of the pair, and hides some pairs. Its slope is
+/// its factor, so that its error is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Affine {
+    /// Of the numbers.
+    pub seed: u64,
+}
+
+impl Affine {
+    /// Between −1 and 1, of few digits.
+    pub fn factor(&self, pair: Pair) -> f64 {
+        (self.mixed(pair) % 9) as f64 / 4.0 - 1.0
+    }
+
+    /// Between −1 and 1, of few digits, or −inf.
+    pub fn term(&self, pair: Pair) -> f64 {
+        match self.mixed(pair) >> 8 {
+            mixed if mixed % 53 == 0 => f64::NEG_INFINITY,
+            mixed => (mixed % 17) as f64 / 8.0 - 1.0,
+        }
+    }
+
+    /// The function of the contract.
+    pub fn score_mod(self) -> ScoreMod {
+        ScoreMod::new(move |score, pair| match self.term(pair) {
+            f64::NEG_INFINITY => f64::NEG_INFINITY,
+            term => self.factor(pair) * score + term,
+        })
+        .with_slope(move |_, pair| self.factor(pair))
+    }
+
+    fn mixed(&self, pair: Pair) -> u64 {
+        let Pair { batch, head, query, position, key } = pair;
+        let numbers = [batch as u64, head as u64, query as u64, position as u64, key as u64];
+        numbers
+            .iter()
+            .fold(self.seed, |mixed, number| (mixed ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29))
+            >> 3
+    }
 }
 
 impl HostProblem {
@@ -85,6 +130,7 @@ impl HostProblem {
         let per_head = |data: &Option<Vec<f64>>| data.as_ref().map(|data| float(&[data.len()]));
         let bool_dtype = DType::Bool(burn::tensor::BoolStore::Native);
         let mask = self.inputs.mask.as_ref();
+        let score_mod = self.score_mod.map(Affine::score_mod);
         Problem::new(
             &self.spec,
             &ProblemInputs {
@@ -98,6 +144,7 @@ impl HostProblem {
                 sinks: per_head(&self.inputs.sinks),
                 kv_lens: self.kv_lens.as_deref(),
                 block_mask: self.block_mask.as_ref(),
+                score_mod: score_mod.as_ref(),
             },
         )
     }
@@ -111,6 +158,12 @@ impl HostProblem {
             Alignment::TopLeft => 0,
             Alignment::Offset(offset) => i128::from(offset),
         }
+    }
+
+    /// The pair as functions see it.
+    pub fn pair(&self, [batch, head, query, key]: [usize; 4]) -> Pair {
+        let position = (query as i128 + self.offset(batch)).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        Pair { batch, head, query, position, key }
     }
 
     /// `|j − p|`.
@@ -156,6 +209,7 @@ impl HostProblem {
                 .as_ref()
                 .is_none_or(|bias| bias.data[position_in(bias.shape, index)] != f64::NEG_INFINITY)
             && self.relative_bias(index) != Some(f64::NEG_INFINITY)
+            && self.score_mod.is_none_or(|function| function.term(self.pair(index)) != f64::NEG_INFINITY)
     }
 
     fn visible_keys(&self, batch: usize) -> usize {

@@ -117,6 +117,9 @@ fn attention(target: &Target, problem: &HostProblem, ask: &Ask, inputs: &Inputs)
     if let Some(mask) = &problem.block_mask {
         attention = attention.block_mask(mask.clone());
     }
+    if let Some(function) = problem.score_mod {
+        attention = attention.score_mod(function.score_mod());
+    }
     if ask.lse || ask.gradients.as_ref().is_some_and(|upstream| upstream.grad_lse.is_some()) {
         attention = attention.with_lse();
     }

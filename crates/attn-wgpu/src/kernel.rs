@@ -128,6 +128,9 @@ fn supports(kernel: Cube, device: &CubeDevice, problem: &Problem, pass: Pass) ->
     if problem.is_empty() || problem.key_len == 0 || problem.value_dim == 0 {
         return refuse("an axis has length 0");
     }
+    if problem.score_mod.is_some() {
+        return refuse("a function of the scores runs on the host");
+    }
     if problem.block_mask.is_some() && kernel != Cube::Rows {
         return refuse("it knows no masks by blocks");
     }

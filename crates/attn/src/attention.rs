@@ -5,7 +5,7 @@ use std::sync::Arc;
 use attn_core::composite::Selection;
 use attn_core::{
     Alignment, AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, MaskShape, Plan, Polarity,
-    Problem, ProblemInputs, TensorInfo, Window,
+    Problem, ProblemInputs, ScoreMod, TensorInfo, Window,
 };
 use burn::backend::Dispatch;
 use burn::tensor::{Bool, DType, Device, Tensor};
@@ -29,6 +29,7 @@ pub struct Attention {
     sinks: Option<Tensor<1>>,
     kv_lens: Option<Vec<usize>>,
     sparse: Option<Sparse>,
+    score_mod: Option<ScoreMod>,
     choice: KernelChoice,
     lse: bool,
     weights: Option<Selection>,
@@ -60,6 +61,7 @@ impl Attention {
             sinks: None,
             kv_lens: None,
             sparse: None,
+            score_mod: None,
             choice: KernelChoice::default(),
             lse: false,
             weights: None,
@@ -154,6 +156,13 @@ impl Attention {
     /// window too, a pair is seen where all show it. Stands in place of [`mask_expr`](Self::mask_expr).
     pub fn block_mask(mut self, mask: impl Into<Arc<BlockMask>>) -> Self {
         self.sparse = Some(Sparse::Blocks(mask.into()));
+        self
+    }
+
+    /// Sends each score through a function, after softcap, ALiBi and biases and before anything is hidden. It runs on the host: in the
+    /// kernel on CPU backends, by way of the host and slowly on others. To differentiate, it needs its slope.
+    pub fn score_mod(mut self, function: ScoreMod) -> Self {
+        self.score_mod = Some(function);
         self
     }
 
@@ -286,6 +295,7 @@ impl Attention {
                 sinks: self.sinks.as_ref().map(vector),
                 kv_lens: self.kv_lens.as_deref(),
                 block_mask: None,
+                score_mod: self.score_mod.as_ref(),
             },
             self.sparse.as_ref(),
         )

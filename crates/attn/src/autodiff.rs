@@ -99,11 +99,17 @@ impl<B: AttentionBackend + AttentionExtension, C: CheckpointStrategy> AttentionE
     }
 
     fn attention_weights(call: Call<Self>, lse: FloatTensor<Self>, selection: Selection) -> Outcome<Self> {
-        weights(call, lse, &selection)
+        match check_slope(&call) {
+            Ok(()) => weights(call, lse, &selection),
+            Err(error) => Outcome::Failed(error),
+        }
     }
 
     fn attention_scores(call: Call<Self>, selection: Selection) -> Outcome<Self> {
-        scores(call, &selection)
+        match check_slope(&call) {
+            Ok(()) => scores(call, &selection),
+            Err(error) => Outcome::Failed(error),
+        }
     }
 
     fn attention_additive_scores(
@@ -158,6 +164,7 @@ fn tracked_forward<B: AttentionBackend, C: CheckpointStrategy>(
 ) -> Result<AttentionOutputs<Autodiff<B, C>>, AttentionError> {
     let tracked = is_tracked(&call);
     if tracked {
+        check_slope(&call)?;
         // What the backward pass will need must be there before the forward pass runs.
         let device = call.query.primitive().device();
         select(B::kernels(), &device, &call.problem, Pass::Backward, call.choice.backward.as_deref())?;
@@ -178,6 +185,16 @@ fn tracked_forward<B: AttentionBackend, C: CheckpointStrategy>(
         out: node(&call, Output::Out, saved.clone(), outputs.out),
         lse: call.lse.then(|| node(&call, Output::Lse, saved, lse)),
     })
+}
+
+/// A function of the scores that is to be differentiated must have its slope.
+fn check_slope<B: Backend, C: CheckpointStrategy>(call: &Call<Autodiff<B, C>>) -> Result<(), AttentionError> {
+    match &call.problem.score_mod {
+        Some(function) if !function.has_slope() && is_tracked(call) => {
+            Err(AttentionError::value("score_mod", "a function with its slope, to differentiate by", "one without"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn untracked<B: Backend, C: CheckpointStrategy>(tensor: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {

@@ -225,7 +225,8 @@ pub(crate) fn merge<B: Backend>(
 }
 
 impl<B: Backend> Call<B> {
-    /// The tensors as the kernels take them. Key lengths and the block mask are in the problem.
+    /// The tensors as the kernels take them. Key lengths, the block mask and the function of the scores are in the
+    /// problem.
     pub(crate) fn into_inputs(self) -> AttentionInputs<B> {
         AttentionInputs {
             query: self.query,
@@ -241,6 +242,7 @@ impl<B: Backend> Call<B> {
             sinks: self.sinks.into_option(),
             kv_lens: None,
             block_mask: None,
+            score_mod: None,
         }
     }
 }

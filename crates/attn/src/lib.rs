@@ -42,7 +42,7 @@ pub use attention::{Attention, AttentionOutput};
 pub use attn_core::composite::Selection;
 pub use attn_core::{
     Alignment, AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, MaskShape, Pair, PassPlan, Plan,
-    Polarity, Window,
+    Polarity, ScoreMod, Window,
 };
 #[cfg(feature = "cubecl")]
 pub use attn_wgpu::{Adapter, adapters};

@@ -7,7 +7,7 @@ use super::context::{Context, Scores, Tile};
 use super::finite::Factor;
 use super::ops::{cast, clip, dims, fill, grouped, join, part, reshape, times, transposed, ungrouped};
 use super::tile_shape;
-use crate::{AttentionInputs, Gradients, Problem, Upstream, Wanted};
+use crate::{AttentionError, AttentionInputs, Gradients, Problem, Upstream, Wanted};
 
 /// What every tile of one backward pass reads.
 struct Backward<'a, B: Backend> {
@@ -41,7 +41,7 @@ pub(super) fn backward<B: Backend>(
     inputs: &AttentionInputs<B>,
     upstream: Upstream<B>,
     wanted: Wanted,
-) -> Gradients<B> {
+) -> Result<Gradients<B>, AttentionError> {
     let (tile_rows, tile_keys) = tile_shape(problem);
     let tiles = |len: usize, step: usize| (0..len).step_by(step).map(move |start| start..(start + step).min(len));
     let mut sums = Sums {
@@ -53,7 +53,7 @@ pub(super) fn backward<B: Backend>(
         relative_bias: None,
     };
     if problem.is_empty() {
-        return collect(&Context::new(problem, inputs), wanted, sums, None);
+        return Ok(collect(&Context::new(problem, inputs), wanted, sums, None));
     }
     let pass = Backward::new(problem, inputs, upstream, wanted);
     for (at_rows, rows) in tiles(problem.query_len, tile_rows).enumerate() {
@@ -71,7 +71,7 @@ pub(super) fn backward<B: Backend>(
         }
     }
     let sinks = pass.sinks();
-    collect(&pass.context, wanted, sums, sinks)
+    pass.context.finished(collect(&pass.context, wanted, sums, sinks))
 }
 
 impl<'a, B: Backend> Backward<'a, B> {
@@ -116,6 +116,10 @@ impl<'a, B: Backend> Backward<'a, B> {
             add::<B>(&mut sums.value[at_keys], self.transposed_product(weights.clone(), visible, grad_out, tile));
         }
         let Some(mut grad) = self.grad_scores(&scores, weights, tile, whole) else { return };
+        if let (Some(function), Some(before)) = (&context.problem.score_mod, &scores.unmodified) {
+            let slopes = context.slopes(function, before, tile);
+            grad = hide::<B>(B::float_mul(grad, slopes), &scores.hidden);
+        }
         if self.wanted.bias {
             self.add_bias(&mut sums.bias, grad.clone(), tile);
         }

@@ -1,5 +1,6 @@
 //! One problem on one backend, cut into tiles: scores of a tile with what is hidden in it.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use burn_backend::tensor::{BoolTensor, Device, FloatTensor, IntTensor};
@@ -9,7 +10,7 @@ use burn_backend::{
 
 use super::ops::{bool_part, cast, fill, grouped, part, reshape, times, transposed, ungrouped};
 use crate::block_mask::BLOCK;
-use crate::{AttentionInputs, BlockMask, Coverage, Polarity, Problem};
+use crate::{AttentionError, AttentionInputs, BlockMask, Coverage, Polarity, Problem};
 
 /// A rectangle of the score matrix for some heads of every batch entry.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub(super) struct Scores<B: Backend> {
     pub values: FloatTensor<B>,
     /// `tanh(scale·q·k / softcap)` before anything was hidden; there if the problem has a softcap.
     pub tanh: Option<FloatTensor<B>>,
+    /// The scores before the caller's function; there if the problem has one.
+    pub unmodified: Option<FloatTensor<B>>,
     /// Masks of the hidden pairs, `true` = hidden, each broadcastable to the scores.
     pub hidden: Vec<BoolTensor<B>>,
 }
@@ -38,6 +41,8 @@ pub(super) struct Context<'a, B: Backend> {
     pub accumulation: FloatDType,
     pub bool_dtype: BoolDType,
     int_dtype: IntDType,
+    /// What went wrong on the host.
+    pub failure: RefCell<Option<AttentionError>>,
 }
 
 impl<'a, B: Backend> Context<'a, B> {
@@ -51,6 +56,7 @@ impl<'a, B: Backend> Context<'a, B> {
             bool_dtype: settings.bool_dtype,
             int_dtype: settings.int_dtype,
             device,
+            failure: RefCell::new(None),
         }
     }
 
@@ -134,14 +140,20 @@ impl<'a, B: Backend> Context<'a, B> {
             values = B::float_sub(values, penalty);
         }
         let biases = [self.relative_bias(tile), self.bias(tile)];
-        let hidden = self.hidden(tile, &biases);
+        let mut hidden = self.hidden(tile, &biases);
         for bias in biases.into_iter().flatten() {
             values = B::float_add(values, bias);
         }
         for mask in &hidden {
             values = fill::<B>(values, mask.clone(), f64::NEG_INFINITY);
         }
-        Scores { values, tanh, hidden }
+        let mut unmodified = None;
+        if let Some(function) = &self.problem.score_mod {
+            unmodified = Some(values.clone());
+            values = self.modified(function, values, tile);
+            hidden.push(B::float_equal_elem(values.clone(), Scalar::Float(f64::NEG_INFINITY), self.bool_dtype));
+        }
+        Scores { values, tanh, unmodified, hidden }
     }
 
     /// `|j − p|` of a tile, `[B or 1, 1, r, k]`.

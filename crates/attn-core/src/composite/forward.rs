@@ -9,7 +9,7 @@ use super::context::{Context, Tile};
 use super::finite::Factor;
 use super::ops::{cast, fill, grouped, join, reshape, ungrouped};
 use super::tile_shape;
-use crate::{AttentionInputs, AttentionOutputs, Problem};
+use crate::{AttentionError, AttentionInputs, AttentionOutputs, Problem};
 
 /// Running maximum `[B, H, r, 1]`, sum `[B, H, r, 1]` and weighted values `[B, H, r, E]` of a tile of queries.
 struct Softmax<B: Backend> {
@@ -19,10 +19,14 @@ struct Softmax<B: Backend> {
 }
 
 /// See [`AttentionKernel::forward`](crate::AttentionKernel::forward).
-pub(super) fn forward<B: Backend>(problem: &Problem, inputs: &AttentionInputs<B>, lse: bool) -> AttentionOutputs<B> {
+pub(super) fn forward<B: Backend>(
+    problem: &Problem,
+    inputs: &AttentionInputs<B>,
+    lse: bool,
+) -> Result<AttentionOutputs<B>, AttentionError> {
     let context = Context::new(problem, inputs);
     if problem.is_empty() {
-        return empty(&context, lse);
+        return Ok(empty(&context, lse));
     }
     let value = Factor::judge(inputs.value.clone(), problem.may_hide());
     let (tile_rows, _) = tile_shape(problem);
@@ -32,10 +36,13 @@ pub(super) fn forward<B: Backend>(problem: &Problem, inputs: &AttentionInputs<B>
     });
     // `is_empty` above leaves at least one tile.
     let Some((first_out, first_lse)) = tiles.next() else {
-        return empty(&context, lse);
+        return Ok(empty(&context, lse));
     };
     let (outs, lses): (Vec<_>, Vec<_>) = tiles.unzip();
-    AttentionOutputs { out: join::<B>(first_out, outs, 2), lse: lse.then(|| join::<B>(first_lse, lses, 2)) }
+    context.finished(AttentionOutputs {
+        out: join::<B>(first_out, outs, 2),
+        lse: lse.then(|| join::<B>(first_lse, lses, 2)),
+    })
 }
 
 fn empty<B: Backend>(context: &Context<'_, B>, lse: bool) -> AttentionOutputs<B> {

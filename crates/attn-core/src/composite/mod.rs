@@ -36,6 +36,7 @@ mod backward;
 mod context;
 mod finite;
 mod forward;
+mod modified;
 mod ops;
 mod relative;
 mod weights;
@@ -62,8 +63,13 @@ impl<B: Backend> AttentionKernel<B> for Composite {
         NAME
     }
 
-    fn supports(&self, _device: &Device<B>, _problem: &Problem, _pass: Pass) -> Result<(), String> {
-        Ok(())
+    fn supports(&self, _device: &Device<B>, problem: &Problem, pass: Pass) -> Result<(), String> {
+        match &problem.score_mod {
+            Some(function) if pass == Pass::Backward && !function.has_slope() => {
+                Err("the function of the scores has no slope".to_string())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn workspace_bytes(&self, _device: &Device<B>, problem: &Problem, pass: Pass) -> u64 {
@@ -76,7 +82,7 @@ impl<B: Backend> AttentionKernel<B> for Composite {
         inputs: AttentionInputs<B>,
         lse: bool,
     ) -> Result<AttentionOutputs<B>, AttentionError> {
-        Ok(forward::forward(problem, &inputs, lse))
+        forward::forward(problem, &inputs, lse)
     }
 
     fn backward(
@@ -86,7 +92,10 @@ impl<B: Backend> AttentionKernel<B> for Composite {
         upstream: Upstream<B>,
         wanted: Wanted,
     ) -> Result<Gradients<B>, AttentionError> {
-        Ok(backward::backward(problem, &inputs, upstream, wanted))
+        if problem.score_mod.as_ref().is_some_and(|function| !function.has_slope()) {
+            return Err(AttentionError::value("score_mod", "a function with its slope", "one without"));
+        }
+        backward::backward(problem, &inputs, upstream, wanted)
     }
 }
 
@@ -99,6 +108,8 @@ const TILE_KEYS: usize = 1024;
 const TILE_MIN_ROWS: usize = 16;
 /// Temporaries of a tile's size alive at once, forward and backward (scores, mask, softmax, products and their copies).
 const TILE_COPIES: (u64, u64) = (6, 10);
+/// More of them where scores go to the host and back, as f64: by their function, and its slope.
+const HOST_COPIES: u64 = 8;
 /// More of them where there is a bias by relative position: the diagonals' copies, sheared and cut.
 const RELATIVE_COPIES: u64 = 3;
 
@@ -133,6 +144,7 @@ fn workspace_bytes(problem: &Problem, pass: Pass) -> u64 {
                 + problem.bias.map_or(0, |shape| shape.iter().product::<usize>() as u64 * 2),
         ),
     };
+    let copies = if problem.score_mod.is_some() { copies + HOST_COPIES } else { copies };
     let copies = if problem.relative_bias.is_some() { copies + RELATIVE_COPIES } else { copies };
     element * (tile * copies + rows_copies + keys_copies + whole)
 }

@@ -59,7 +59,7 @@ pub fn weights<B: Backend>(
     selection.check(problem)?;
     let context = Context::new(problem, inputs);
     let lse = reshape::<B, 4>(lse.clone(), [problem.batch, problem.heads, problem.query_len, 1]);
-    selected(&context, selection, |tile| tile_weights(&context, &lse, tile))
+    context.finished(selected(&context, selection, |tile| tile_weights(&context, &lse, tile))?)
 }
 
 /// The scores `s(i, j)` that the softmax takes, after softcap, ALiBi and bias, for the selected heads and rows: `[B,
@@ -80,11 +80,11 @@ pub fn scores<B: Backend>(
     let [query, key] = [&inputs.query, &inputs.key].map(|x| Factor::<B>::judge(x.clone(), problem.may_hide()));
     let context = Context::new(problem, inputs);
     if !query.is_poisoned() && !key.is_poisoned() {
-        return selected(&context, selection, |tile| context.scores(&tile).values);
+        return context.finished(selected(&context, selection, |tile| context.scores(&tile).values)?);
     }
     let cleaned = AttentionInputs { query: query.cleaned(), key: key.cleaned(), ..inputs.clone() };
     let cleaned = Context::new(problem, &cleaned);
-    selected(&context, selection, |tile| {
+    let made = selected(&context, selection, |tile| {
         // NaN and infinity are put back as constants, through which no gradient passes.
         let exact = context.products(&tile);
         let mut products = cleaned.products(&tile);
@@ -94,7 +94,8 @@ pub fn scores<B: Backend>(
         }
         let products = fill::<B>(products, B::float_is_nan(exact, context.bool_dtype), f64::NAN);
         context.scores_of(products, &tile).values
-    })
+    })?;
+    context.finished(made)
 }
 
 /// Tiles of the selected heads and rows over all keys, joined: `[B, heads, rows, Sk]`.

@@ -93,7 +93,8 @@ pub enum MaskExpr {
     Not(Box<MaskExpr>),
 }
 
-/// A query and a key, of which a [`MaskExpr::Function`] tells whether the one sees the other.
+/// A query and a key, of which a [`MaskExpr::Function`] tells whether the one sees the other, and a [`ScoreMod`](crate::ScoreMod) what
+/// becomes of their score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {
     /// Batch entry.

@@ -101,6 +101,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             || problem.softcap.is_some()
             || problem.alibi_slopes.is_some()
             || problem.relative_bias.is_some()
+            || problem.score_mod.is_some()
             || problem.bias.is_some()
             || problem.mask.is_some();
         Self {
@@ -200,6 +201,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         self.scores(block, span);
         if self.options {
             self.apply_options(block, span);
+            self.apply_function(block, span);
         }
         let all = self.strips[span.row / ROWS].all;
         if all.0 > block.start + span.columns.0 || all.1 < block.start + span.columns.1 {
@@ -376,6 +378,22 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             // SAFETY: mask and bias were checked to have the scores' shape, and the keys from `key` on lie below key_len; the table was
             // checked to have a row of `2·reach + 1` for every head.
             unsafe { S::enter(job) };
+        }
+    }
+
+    /// The caller's function, for the pairs that the band shows and nothing has hidden so far.
+    fn apply_function(&mut self, block: Block, span: Span) {
+        let Some(function) = self.problem.score_mod else { return };
+        for r in 0..span.rows {
+            let row = self.rows[span.row + r];
+            let (start, end) = (row.start.max(block.start + span.keys.0), row.end.min(block.start + span.keys.1));
+            for key in start..end {
+                let score = &mut self.scratch.row(r)[key - block.start];
+                if *score != S::A::NEG_INFINITY {
+                    let place = [self.entry.0, row.head, row.query, key];
+                    *score = S::A::from_f64(function.apply(score.to_f64(), place));
+                }
+            }
         }
     }
 

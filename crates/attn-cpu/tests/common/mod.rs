@@ -1,7 +1,7 @@
 //! A plain oracle in f64, written from the contract alone, and random problems to judge the kernels by.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use attn_cpu::{Attention, Band, Blocks, Element, Mask, View};
+use attn_cpu::{Attention, Band, Blocks, Element, Mask, ScoreMod, View};
 use half::{bf16, f16};
 
 /// What the tests need of an element type.
@@ -59,6 +59,8 @@ pub struct Owned<T> {
     pub alibi_slopes: Option<Vec<T>>,
     /// `[1, H or 1, 1, 2·R + 1]`, broadcast to all heads.
     pub relative_bias: Option<Array<T>>,
+    /// Whether scores go through [`affine`].
+    pub affine: bool,
     pub sinks: Option<Vec<T>>,
     pub blocks: Option<OwnedBlocks>,
 }
@@ -178,6 +180,15 @@ impl<T: Copy> Array<T> {
     }
 }
 
+/// A function of a score whose factor and term depend on each coordinate of its place, and which hides some.
+pub fn affine(score: f64, [b, h, i, j]: [usize; 4]) -> f64 {
+    let mixed = b + 3 * h + 5 * i + 7 * j;
+    if mixed % 11 == 4 {
+        return f64::NEG_INFINITY;
+    }
+    score * ((mixed % 5) as f64 - 2.0) / 2.0 + (mixed % 3) as f64 / 4.0
+}
+
 pub fn indices(shape: [usize; 4]) -> impl Iterator<Item = [usize; 4]> {
     let [a, b, c, d] = shape;
     (0..a).flat_map(move |i| (0..b).flat_map(move |j| (0..c).flat_map(move |k| (0..d).map(move |l| [i, j, k, l]))))
@@ -236,6 +247,7 @@ impl<T: Real> Owned<T> {
             relative_bias: None,
             sinks: None,
             blocks: None,
+            affine: false,
         }
     }
 
@@ -259,6 +271,7 @@ impl<T: Real> Owned<T> {
             blocks: self.blocks.as_ref().map(|blocks| {
                 Blocks::new(blocks.shape, &blocks.table, &blocks.patterns).expect("the test's own blocks are sound")
             }),
+            score_mod: self.affine.then(|| ScoreMod::new(&affine)),
         }
     }
 
@@ -369,6 +382,14 @@ impl<T: Real> Owned<T> {
             }
             score += bias;
             parts += bias.abs();
+        }
+        if self.affine {
+            let before = score;
+            score = affine(score, [b, h, i, j]);
+            if score == f64::NEG_INFINITY {
+                return None;
+            }
+            parts += before.abs() + score.abs();
         }
         let steps = 4.0 + (self.dims.head_dim as f64).sqrt();
         (score != f64::NEG_INFINITY).then_some((score, parts * steps * T::ACCUM_ROUND))

@@ -127,6 +127,10 @@ impl<'a> Sums<'a> {
     fn add_pair(&mut self, problem: &HostProblem, units: &Units, row: &Row, pair: &Pair, grad: Bounded) {
         let [batch, head, at] = row.index;
         let index = [batch, head, at, pair.key];
+        let grad = match pair.own_slope {
+            1.0 => grad,
+            slope => times(units, grad, Bounded { value: slope, error: 0.0 }),
+        };
         if let (Some(sum), Some(bias)) = (&mut self.bias, &problem.inputs.bias) {
             sum.add(position_in(bias.shape, index), grad);
         }

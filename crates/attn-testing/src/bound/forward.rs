@@ -11,6 +11,8 @@ pub(super) struct Pair {
     pub score: Bounded,
     /// Slope of the softcap at the score, 1 without one.
     pub slope: Bounded,
+    /// Slope of the function of the scores, 1 without one.
+    pub own_slope: f64,
     /// `exp(score − lse)`.
     pub weight: Bounded,
 }
@@ -104,7 +106,14 @@ fn pair(problem: &HostProblem, units: &Units, index: [usize; 4]) -> Pair {
         score.value += bias.data[position_in(bias.shape, index)];
         score.error += u * score.value.abs();
     }
-    Pair { key, score, slope, weight: Bounded::default() }
+    let mut own_slope = 1.0;
+    if let Some(function) = problem.score_mod {
+        let pair = problem.pair(index);
+        own_slope = function.factor(pair);
+        score.value = own_slope * score.value + function.term(pair);
+        score.error = own_slope.abs() * score.error + u * score.value.abs();
+    }
+    Pair { key, score, slope, own_slope, weight: Bounded::default() }
 }
 
 /// `cap·tanh(s/cap)` and its slope `1 − tanh²`.

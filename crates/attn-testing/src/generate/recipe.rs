@@ -9,7 +9,7 @@ use burn::tensor::FloatDType;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::host::{Dims, HostProblem, HostUpstream, broadcast, position_in, round_to};
+use crate::host::{Affine, Dims, HostProblem, HostUpstream, broadcast, position_in, round_to};
 use crate::run::Layouts;
 
 /// A random mask.
@@ -101,6 +101,8 @@ pub struct Recipe {
     pub kv_lens: bool,
     /// Whether there is a mask by blocks, and which.
     pub blocks: Option<BlocksRecipe>,
+    /// Whether scores go through a function.
+    pub score_mod: bool,
     /// Whether what nothing sees is NaN or infinite.
     pub poison: bool,
     /// Whether the loss takes the LSE in.
@@ -128,6 +130,7 @@ impl Recipe {
             spec: self.spec,
             kv_lens: None,
             block_mask: None,
+            score_mod: self.score_mod.then_some(Affine { seed: self.seed }),
             inputs: HostInputs {
                 query: draw(volume(dims.query()), self.size),
                 key: draw(volume(dims.key()), self.size),

@@ -193,7 +193,15 @@ fn filled(dims: Dims, sinks: bool) -> HostProblem {
         sinks: sinks.then(|| vec![0.5; dims.heads]),
         ..HostInputs::default()
     };
-    HostProblem { dtype: FloatDType::F32, dims, spec: AttentionSpec::new(), kv_lens: None, block_mask: None, inputs }
+    HostProblem {
+        dtype: FloatDType::F32,
+        dims,
+        spec: AttentionSpec::new(),
+        kv_lens: None,
+        block_mask: None,
+        score_mod: None,
+        inputs,
+    }
 }
 
 /// No keys: 0 and `−inf`, or the sink. No queries, batch entries, heads or value dimensions: empty tensors of the right shape.

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use attn::AttentionOutput;
+use attn::{Attention, AttentionOutput, Pair, ScoreMod, Selection};
 use attn_core::reference::{Broadcast, HostInputs};
 use attn_core::{Alignment, AttentionSpec, BlockMask, Polarity};
 use attn_testing::bound;
 use attn_testing::compare::{Tolerance, compare};
 use attn_testing::engine::Engine;
 use attn_testing::generate::{Recipe, RelativeRecipe, config, recipes};
-use attn_testing::host::{Answer, Ask, HostProblem, broadcast, position_in};
+use attn_testing::host::{Answer, Ask, Dims, HostProblem, broadcast, position_in};
 use attn_testing::run::{self, Layout};
 use burn::tensor::{FloatDType, Tensor};
 use proptest::prelude::*;
@@ -115,7 +115,7 @@ fn permuting_the_keys_permutes_nothing_but_the_weights() {
     law(turned, |recipe| {
         // Nothing that knows a key's place.
         recipe.spec = AttentionSpec { scale: recipe.spec.scale, softcap: recipe.spec.softcap, ..Default::default() };
-        (recipe.alibi, recipe.relative, recipe.kv_lens) = (false, None, false);
+        (recipe.alibi, recipe.relative, recipe.kv_lens, recipe.score_mod) = (false, None, false, false);
     });
 }
 
@@ -136,7 +136,7 @@ fn splitting_the_keys_and_merging_by_lse_gives_the_whole() {
         same(&["out", "lse"], (&whole, problem), (&merged, problem))
     };
     // Lengths differ from one batch entry to the next, and one number aligns a part.
-    law(split, |recipe| recipe.kv_lens = false);
+    law(split, |recipe| (recipe.kv_lens, recipe.score_mod) = (false, false));
 }
 
 fn merge(engine: &Engine, problem: &HostProblem, a: &Answer, b: &Answer) -> Result<Answer, TestCaseError> {
@@ -198,6 +198,66 @@ fn a_bias_by_relative_position_is_a_bias() {
     });
 }
 
+/// Engines that answer on tensors of a backend.
+fn with_tensors() -> Vec<Engine> {
+    let mut engines = Engine::available();
+    engines.retain(|engine| engine.device().is_some() && engine.has_dtype(FloatDType::F32));
+    engines
+}
+
+/// A softcap and ALiBi written as a function of the scores, gradients included.
+#[test]
+fn options_written_as_a_function_of_the_scores_are_the_options() {
+    const CAP: f64 = 3.0;
+    const SLOPE: f64 = 0.2;
+    for engine in with_tensors().iter() {
+        let device = engine.device().expect("it has tensors").clone().autodiff();
+        let tensor = |length, seed| {
+            let data = Recipe { dims: Dims { query_len: length, ..one_hot().dims }, seed, size: 1.0, ..one_hot() }
+                .build(FloatDType::F32);
+            run::float(&device, FloatDType::F32, &data.inputs.query, data.dims.query(), Layout::Contiguous)
+                .require_grad()
+        };
+        let [q, k, v] = [tensor(37, 1), tensor(70, 2), tensor(70, 3)];
+        let heads = q.dims()[1];
+        let plain = || Attention::new(q.clone(), k.clone(), v.clone()).causal(true).scale(1.5).with_lse();
+        let capped = |score: f64| CAP * (score / CAP).tanh();
+        let far = |pair: Pair| pair.position.abs_diff(pair.key as i64) as f64;
+        let function = ScoreMod::new(move |score, pair| capped(score) - SLOPE * far(pair))
+            .with_slope(move |score, _| 1.0 - (score / CAP).tanh().powi(2));
+        let slopes = Tensor::<1>::full([heads], SLOPE, &device);
+        let [a, b] = [plain().softcap(CAP).alibi_slopes(slopes), plain().score_mod(function)].map(|attention| {
+            let output = attention.with_weights(Selection::all()).forward().expect("it is valid");
+            let lse = output.lse.expect("asked for");
+            let weights = output.weights.expect("asked for");
+            let loss = (output.out.clone() * output.out.clone()).sum() + lse.sum() + (weights.clone() * weights).sum();
+            let gradients = loss.backward();
+            let by = |tensor: &Tensor<4>| tensor.grad(&gradients).expect("it is tracked");
+            [output.out.inner(), by(&q), by(&k), by(&v)]
+        });
+        for (name, (a, b)) in ["out", "dq", "dk", "dv"].iter().zip(a.into_iter().zip(b)) {
+            let worst = (a - b).abs().max().into_scalar::<f32>();
+            assert!(worst < 2e-5, "{}: {name}: {worst}", engine.name());
+        }
+    }
+}
+
+#[test]
+fn a_function_without_its_slope_is_not_differentiated() {
+    for engine in with_tensors().iter() {
+        let device = engine.device().expect("it has tensors");
+        let x = Tensor::<4>::ones([1, 2, 3, 8], device);
+        let attention =
+            |x: Tensor<4>| Attention::new(x.clone(), x.clone(), x).score_mod(ScoreMod::new(|score, _| 2.0 * score));
+        assert!(attention(x.clone()).forward().is_ok());
+        let tracked = attention(Tensor::<4>::ones([1, 2, 3, 8], &device.clone().autodiff()).require_grad());
+        for error in [tracked.clone().forward().map(|_| ()), tracked.scores(Selection::all()).map(|_| ())] {
+            let error = error.expect_err("there is no slope");
+            assert_eq!(error.argument(), Some("score_mod"), "{}: {error}", engine.name());
+        }
+    }
+}
+
 #[test]
 fn causal_windows_lengths_and_blocks_are_masks() {
     let twin = |engine: &Engine, problem: &HostProblem| {
@@ -208,7 +268,7 @@ fn causal_windows_lengths_and_blocks_are_masks() {
         let (a, b) = (solve(engine, problem)?, solve(engine, &twin)?);
         same(&["out", "lse", "weights"], (&a, problem), (&b, &twin))
     };
-    law(twin, |recipe| (recipe.alibi, recipe.relative) = (false, None));
+    law(twin, |recipe| (recipe.alibi, recipe.relative, recipe.score_mod) = (false, None, false));
 }
 
 #[test]
@@ -268,7 +328,6 @@ fn a_row_of_one_key_has_no_gradient_by_its_score() {
 
 /// Scores of some hundreds and thousands, no options.
 fn one_hot() -> Recipe {
-    use attn_testing::host::Dims;
     let dims = Dims { batch: 1, heads: 2, kv_heads: 2, query_len: 40, key_len: 50, head_dim: 64, value_dim: 64 };
     Recipe {
         dims,
@@ -280,6 +339,7 @@ fn one_hot() -> Recipe {
         kv_lens: false,
         blocks: None,
         relative: None,
+        score_mod: false,
         poison: false,
         grad_lse: false,
         size: 30.0,

@@ -34,6 +34,7 @@ fn served(mut recipe: Recipe) -> Recipe {
     recipe.alibi = false;
     recipe.blocks = None;
     recipe.relative = None;
+    recipe.score_mod = false;
     if recipe.mask.is_some() {
         recipe.bias = None;
     }
@@ -97,6 +98,7 @@ fn around_the_tiles() {
         kv_lens: false,
         blocks: None,
         relative: None,
+        score_mod: false,
         poison: true,
         grad_lse: false,
         size: 1.0,

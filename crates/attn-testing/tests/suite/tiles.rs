@@ -23,6 +23,7 @@ pub fn recipe(dims: Dims, seed: u64) -> Recipe {
         kv_lens: false,
         blocks: None,
         relative: None,
+        score_mod: false,
         poison: false,
         grad_lse: false,
         size: 1.0,

@@ -32,6 +32,7 @@ impl Draft {
             kv_lens: true,
             blocks: None,
             relative: None,
+            score_mod: false,
             poison: false,
             grad_lse: false,
             size: 1.0,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use attn_core::{
-    Alignment, AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, Polarity, TensorInfo,
+    Alignment, AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, Polarity, ScoreMod, TensorInfo,
 };
 use burn::tensor::{Bool, Device, Tensor};
 
@@ -26,6 +26,7 @@ pub struct AttentionOptions {
     sinks: Option<Tensor<1>>,
     kv_lens: Option<Vec<usize>>,
     sparse: Option<Sparse>,
+    score_mod: Option<ScoreMod>,
     head_mask: Option<Tensor<1>>,
     positions: Option<[Positions; 2]>,
     choice: KernelChoice,
@@ -109,6 +110,12 @@ impl AttentionOptions {
     /// Shows what the mask shows, `[B or 1, H or 1, Sq, Sk]`, and skips its empty blocks: an expression compiled once for many calls.
     pub fn block_mask(mut self, mask: impl Into<Arc<BlockMask>>) -> Self {
         self.sparse = Some(Sparse::Blocks(mask.into()));
+        self
+    }
+
+    /// Sends each score through a function, on the host; see [`Attention::score_mod`](crate::Attention::score_mod).
+    pub fn score_mod(mut self, function: ScoreMod) -> Self {
+        self.score_mod = Some(function);
         self
     }
 
@@ -281,6 +288,9 @@ impl AttentionOptions {
             Some(Sparse::Expr(expr)) => attention = attention.mask_expr(expr.clone()),
             None => {}
         }
+        if let Some(function) = &self.score_mod {
+            attention = attention.score_mod(function.clone());
+        }
         if let Some(kernel) = &self.choice.forward {
             attention = attention.kernel(kernel.clone());
         }
@@ -365,6 +375,7 @@ impl AttentionOptions {
                 sinks: self.sinks.as_ref().map(vector),
                 kv_lens: self.kv_lens.as_deref(),
                 block_mask: None,
+                score_mod: self.score_mod.as_ref(),
             },
             self.sparse.as_ref(),
         )?;

@@ -278,6 +278,20 @@ impl SpaceTimeBlockConfig {
 ///
 /// Grids `[B, T, H, W, C]` in and out. With N = `T·H·W` positions, joint attention takes time in `N²`, divided in
 /// `N·(T + H·W)`, axial in `N·(T + H + W)`; memory is linear in N, see [`AxialAttention`].
+///
+/// ```
+/// use attn::nn::SpaceTimeBlockConfig;
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # fn main() -> Result<(), attn::AttentionError> {
+/// let device = Device::default();
+/// // Time, then space: 4 frames of 6 × 6 patches.
+/// let block = SpaceTimeBlockConfig::new(16, 4, 32).with_causal_time(true).init(&device)?;
+/// let grid = Tensor::<5>::random([1, 4, 6, 6, 16], Distribution::Default, &device);
+/// assert_eq!(block.forward(grid, None)?.dims(), [1, 4, 6, 6, 16]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct SpaceTimeBlock {
     /// The steps, in their order.
