@@ -1,0 +1,3 @@
+//! Local attention forecasts a daily temperature, beside what last year says.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! A question in words is answered about digits through cross-attention, soft and hard.
+
+fn main() {}

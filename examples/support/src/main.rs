@@ -1,0 +1,3 @@
+//! Attention sorts questions by topic, and a page lights the keywords.
+
+fn main() {}
