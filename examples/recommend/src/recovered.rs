@@ -1,0 +1,82 @@
+//! What the heads have learned of the rule: a rate and a share each, beside the true ones.
+
+use anyhow::Result;
+
+use crate::model::Recommender;
+use crate::rule::{LENGTH, Rule};
+
+/// Ages that an item of a session can have.
+pub const AGES: usize = LENGTH - 1;
+
+/// A head.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Head {
+    /// Its number in the model.
+    pub number: usize,
+    /// Its bias by age, 0 at age 0.
+    pub bias: Vec<f64>,
+    /// How fast that falls.
+    pub rate: f64,
+    /// How probable the head makes itself.
+    pub share: f64,
+}
+
+/// The heads, that which forgets fastest first, as the rule has its habits.
+///
+/// # Errors
+/// If the model refuses.
+pub fn heads(model: &Recommender) -> Result<Vec<Head>> {
+    let biases: Vec<f64> = model.bias(AGES)?.try_into_data()?.iter::<f64>().collect();
+    let shares: Vec<f64> = model.shares().try_into_data()?.iter::<f64>().collect();
+    let made = biases.chunks(AGES).zip(shares).enumerate().map(|(number, (bias, share))| Head {
+        number,
+        bias: bias.iter().map(|b| b - bias[0]).collect(),
+        rate: rate(bias),
+        share,
+    });
+    let mut heads: Vec<Head> = made.collect();
+    heads.sort_by(|a, b| b.rate.total_cmp(&a.rate));
+    Ok(heads)
+}
+
+/// The greatest error of the rates, as a part of the true one.
+pub fn error(rule: &Rule, rates: &[f64]) -> f64 {
+    let errors = rule.habits.iter().zip(rates).map(|(habit, rate)| (rate / habit.rate - 1.0).abs());
+    // NaN stays, and is no small error.
+    errors.fold(0.0, |most, error| if most.is_nan() || error <= most { most } else { error })
+}
+
+/// How fast a bias falls: the line of least squares, where an age counts as much as it is read, `exp(bias)`.
+fn rate(bias: &[f64]) -> f64 {
+    let most = bias.iter().copied().fold(f64::MIN, f64::max);
+    let weights: Vec<f64> = bias.iter().map(|b| (b - most).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    let mean = |of: &dyn Fn(usize) -> f64| (0..bias.len()).map(|age| weights[age] * of(age)).sum::<f64>() / sum;
+    let (age, level) = (mean(&|age| age as f64), mean(&|age| bias[age]));
+    let covariance = mean(&|at| (at as f64 - age) * (bias[at] - level));
+    -covariance / mean(&|at| (at as f64 - age).powi(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_line_and_rare_ages_say_little() {
+        let line: Vec<f64> = (0..19).map(|age| 3.0 - 0.8 * f64::from(age)).collect();
+        assert!((rate(&line) - 0.8).abs() < 1e-12);
+        let mut shaken = line.clone();
+        shaken[17] += 1.0;
+        assert!((rate(&shaken) - 0.8).abs() < 0.01, "{}", rate(&shaken));
+        shaken = line;
+        shaken[1] -= 0.4;
+        assert!((rate(&shaken) - 0.8).abs() > 0.05, "{}", rate(&shaken));
+    }
+
+    #[test]
+    fn the_error_is_the_greatest_and_no_number_is_none() {
+        let rule = Rule::new(1);
+        assert!((error(&rule, &[0.8 * 1.1, 0.15 * 0.8]) - 0.2).abs() < 1e-12);
+        assert!(error(&rule, &[f64::NAN, 0.15]).is_nan() && error(&rule, &[0.8, f64::NAN]).is_nan());
+    }
+}
