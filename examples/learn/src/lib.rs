@@ -6,6 +6,8 @@
 //! | the order of samples, the held-out part, random numbers by seed | [`order`] |
 //! | a training that stops and resumes to the very same numbers | [`train()`], [`Plan`] |
 //! | the metric beside its baselines, and whether the example kept its promise | [`Evaluation`] |
+//! | words as bags of hashed pieces, without a vocabulary | [`words`] |
+//! | accuracy, macro F1, naive Bayes on words | [`classes`] |
 //! | which input each position reads, through all layers | [`rollout()`] |
 //! | the curve of the loss, a page with images and text lit up | [`curve`], [`page`] |
 //!
@@ -13,6 +15,7 @@
 //! same command gives the same bits, also across a stop.
 
 mod checkpoint;
+pub mod classes;
 pub mod curve;
 mod evaluation;
 pub mod files;
@@ -23,6 +26,7 @@ mod progress;
 mod rollout;
 pub mod stop;
 mod train;
+pub mod words;
 
 pub use checkpoint::Checkpoint;
 pub use evaluation::{Baseline, Evaluation, Goal};
