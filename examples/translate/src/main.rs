@@ -3,13 +3,16 @@
 //! `cargo xtask example translate` makes its data: dates as people write them, `Wednesday, March 3rd, 1999` or `03-Mar-99`, become
 //! ISO 8601, `1999-03-03`, character by character. It does so twice, with the two attentions that began it all: additive scores, asked
 //! for by the state before a step (Bahdanau et al. 2015), and dot products, asked for by the state after it (Luong et al. 2015). 2000
-//! days of a hundred years, drawn by seed, are held out with all that is written of them. `-- --catalogues` learns English to French
+//! days of sixty years, drawn by seed, are held out with all that is written of them. `-- --catalogues` learns English to French
 //! from the message catalogues of Django's wheel in place of dates.
 
+mod alignment;
+mod catalogues;
 mod dates;
 mod lesson;
 mod measures;
 mod model;
+mod po;
 mod results;
 mod task;
 mod text;
@@ -19,7 +22,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use learn::{Evaluation, Goal, Options, stop};
+use learn::{Options, stop};
 
 use crate::lesson::{Learned, learn};
 use crate::model::Score;
@@ -33,6 +36,9 @@ struct Args {
     /// How states are compared: one training each
     #[arg(long, value_enum, default_value_t = Scores::Both)]
     score: Scores,
+    /// English to French from Django's message catalogues, in place of dates
+    #[arg(long)]
+    catalogues: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -62,8 +68,11 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<ExitCode> {
     let options = &args.options;
     let (backend, device) = options.device()?;
-    let task = dates::task(options.seed)?;
-    let folder = options.out("translate")?;
+    let task = match args.catalogues {
+        true => catalogues::task(&options.data("django")?, options.seed)?,
+        false => dates::task(options.seed)?,
+    };
+    let folder = options.out(if args.catalogues { "translate-catalogues" } else { "translate" })?;
     println!("{}: {} held out, on backend {backend}", task.about, task.held.len());
 
     stop::listen()?;

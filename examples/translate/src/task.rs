@@ -34,6 +34,8 @@ pub struct Task {
     pub samples: usize,
     /// The pair of a sample; what is random in it is drawn.
     pub pair: Box<dyn Fn(usize, &mut StdRng) -> Pair>,
+    /// Sources with fewer tokens are not drawn: they say little.
+    pub shortest_drawn: usize,
     /// Pairs held out.
     pub held: Vec<Pair>,
     /// Of each held-out pair its kind, of `kinds`; both empty where there are none.

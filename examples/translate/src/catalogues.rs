@@ -1,0 +1,140 @@
+//! Messages in English and French, of the catalogues that Django carries (gettext's `.po` files).
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use learn::order::{Purpose, generator};
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use crate::measures::{chrf, nearest};
+use crate::po;
+use crate::task::{Pair, Recipe, Task};
+use crate::text::Vocabulary;
+
+/// One message in so many is held out.
+const EVERY: usize = 10;
+/// Characters of the longest text in either language.
+const LONGEST: usize = 80;
+
+/// To learn English to French from the catalogues of a folder.
+///
+/// # Errors
+/// If a file cannot be read or is no catalogue; if there are too few messages.
+pub fn task(folder: &Path, seed: u64) -> Result<Task> {
+    let mut messages = read(folder)?;
+    if messages.len() < 10 * EVERY {
+        bail!("{}: expected hundreds of translated messages, found {}", folder.display(), messages.len());
+    }
+    messages.shuffle(&mut generator(seed, Purpose::HeldOut, 0));
+    let learned = messages.split_off(messages.len() / EVERY).concat();
+    let held = messages.concat();
+    let size = std::env::var("VOC").map_or(500, |x| x.parse().unwrap());
+    let texts = |pick: fn(&Pair) -> &str| learned.iter().map(pick).collect::<Vec<_>>();
+    let both = [texts(|pair| &pair.source), texts(|pair| &pair.target)].concat();
+    let (source, target) = (Vocabulary::sub_words(both.clone(), size)?, Vocabulary::sub_words(both, size)?);
+    let longest = |vocabulary: &Vocabulary, pick: fn(&Pair) -> &str| -> Result<usize> {
+        let lengths = learned.iter().map(|pair| Ok(vocabulary.encode(pick(pair))?.len()));
+        Ok(lengths.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1))
+    };
+    let longest = (longest(&source, |pair| &pair.source)?, longest(&target, |pair| &pair.target)?);
+    let copied: Vec<_> = held.iter().map(|pair| (&*pair.source, &*pair.target)).collect();
+    let near: Vec<_> = held.iter().map(|pair| (nearest(&pair.source, &learned), &*pair.target)).collect();
+    let (copied, near) = (chrf(&copied), chrf(&near));
+    Ok(Task {
+        name: "catalogues",
+        about: format!("{} messages to learn from, {} and {} sub-words", learned.len(), source.size(), target.size()),
+        title: "How it reads a message",
+        lead: "A recurrent network reads messages of Django in English and writes them in French, sub-word by sub-word. It never saw \
+               these while learning, and it learned from some hundreds alone.",
+        source,
+        target,
+        longest,
+        samples: learned.len(),
+        metric: format!("chrF on {} messages held out", held.len()),
+        measure: chrf,
+        promise: None,
+        baselines: vec![
+            ("copying the English".into(), copied, true),
+            ("the French of the nearest English learned from".into(), near, true),
+        ],
+        shortest_drawn: 4,
+        held,
+        kind: Vec::new(),
+        kinds: Vec::new(),
+        pair: Box::new(move |at, rng| varied(&learned, at, rng)),
+        recipe: Recipe { batch: 32, epochs: (60, 20), rate: 3e-3, d_hidden: 128, dropout: 0.3, smoothing: Some(0.1) },
+    })
+}
+
+/// A message, sometimes with another one behind it or in small letters, or French to be copied.
+fn varied(learned: &[Pair], at: usize, rng: &mut StdRng) -> Pair {
+    let pair = learned[at].clone();
+    match rng.random_range(0..10) {
+        0 | 1 => Pair { source: pair.target.clone(), target: pair.target },
+        2 => Pair { source: pair.source.to_lowercase(), target: pair.target.to_lowercase() },
+        _ => pair,
+    }
+}
+
+/// The messages of all catalogues of a folder, in the order of files and lines, each with its plural if it has one. Of those that say
+/// the same in English but for case and signs the first is kept, so that none is learned from and held out.
+fn read(folder: &Path) -> Result<Vec<Vec<Pair>>> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "po"));
+    paths.sort();
+    if paths.is_empty() {
+        bail!("{}: no .po files", folder.display());
+    }
+    let mut all = Vec::new();
+    for path in paths {
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        all.extend(po::messages(&text).with_context(|| path.display().to_string())?);
+    }
+    Ok(kept(all))
+}
+
+/// Messages in plain form, neither too long nor said before.
+fn kept(messages: Vec<Vec<Pair>>) -> Vec<Vec<Pair>> {
+    let mut seen = HashSet::new();
+    let plain = |text: &str| text.replace('’', "'").split_whitespace().collect::<Vec<_>>().join(" ");
+    let key = |text: &str| text.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect::<String>();
+    let mut kept = Vec::new();
+    for message in messages {
+        let pairs = message.iter().map(|pair| Pair { source: plain(&pair.source), target: plain(&pair.target) });
+        let is_short = |pair: &Pair| [&pair.source, &pair.target].iter().all(|text| text.chars().count() <= LONGEST);
+        let pairs: Vec<Pair> = pairs
+            .filter(|pair| is_short(pair) && !key(&pair.source).is_empty())
+            .filter(|pair| seen.insert(key(&pair.source)))
+            .collect();
+        if !pairs.is_empty() {
+            kept.push(pairs);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(source: &str, target: &str) -> Pair {
+        Pair { source: source.into(), target: target.into() }
+    }
+
+    #[test]
+    fn what_says_the_same_is_kept_once() {
+        let long = "x".repeat(LONGEST + 1);
+        let messages = vec![
+            vec![pair("Log in", "Connexion")],
+            vec![pair("log in:", "connexion :"), pair("users’\n names", "noms")],
+            vec![pair(&long, "x"), pair("x", &long)],
+            vec![pair("…", "…")],
+        ];
+        assert_eq!(kept(messages), [[pair("Log in", "Connexion")], [pair("users' names", "noms")]]);
+    }
+}
