@@ -6,6 +6,7 @@
 //! | the order of samples, the held-out part, random numbers by seed | [`order`] |
 //! | a training that stops and resumes to the very same numbers | [`train()`], [`Plan`] |
 //! | the metric beside its baselines, and whether the example kept its promise | [`Evaluation`] |
+//! | handwritten digits | [`digits`] |
 //! | words as bags of hashed pieces, without a vocabulary | [`words`] |
 //! | accuracy, macro F1, naive Bayes on words | [`classes`] |
 //! | which input each position reads, through all layers | [`rollout()`] |
@@ -17,6 +18,7 @@
 mod checkpoint;
 pub mod classes;
 pub mod curve;
+pub mod digits;
 mod evaluation;
 pub mod files;
 mod options;
