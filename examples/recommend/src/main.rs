@@ -116,7 +116,8 @@ fn run(args: &Args) -> Result<ExitCode> {
     let page = results::write(&folder, &all)?;
     println!("{steps} steps, {:.0} s. The page: {}", start.elapsed().as_secs_f64(), page.display());
     for (head, habit) in heads.iter().zip(&rule.habits) {
-        println!("rate {:.3}, true {:.3}; share {:.3}, true {:.3}", head.rate, habit.rate, head.share, habit.share);
+        let (rate, right) = (head.rate, head.right(habit));
+        println!("rate {rate:.3}, true {:.3}; the follower of {right} of {ITEMS} items is right", habit.rate);
     }
     let means = [quality, popular, chain, ceiling].map(|quality| format!("{:.3}", quality.reciprocal_rank));
     println!("mean of 1 / rank, in the order below: {}", means.join(", "));

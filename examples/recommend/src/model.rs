@@ -28,18 +28,25 @@ pub struct RecommenderConfig {
 }
 
 impl RecommenderConfig {
-    /// Makes the model. Slopes begin as ALiBi has them.
+    /// Makes the model. Slopes begin far apart, so that the heads take to different habits: as the steepest and the flattest of ALiBi's
+    /// eight heads, 1/2 and 1/256, and those between; a table begins with their lines.
     ///
     /// # Errors
     /// A value error that names the size without a meaning.
     pub fn init(&self, device: &Device) -> Result<Recommender, AttentionError> {
         let (d_model, heads) = (self.d_model, self.heads);
+        let slopes: Vec<f32> = begin(heads).into_iter().map(|slope| slope as f32).collect();
+        let slopes = Tensor::<1>::from_data(slopes.as_slice(), device);
         let recency = if self.table {
             let rule = DistanceRule::Clipped { max_distance: self.length };
-            Recency::Table(RelativeBiasConfig::new(heads, rule).init(device)?)
+            let mut table = RelativeBiasConfig::new(heads, rule).init(device)?;
+            // A row for each distance from −length to length.
+            let ages =
+                Tensor::<1, Int>::arange(0..rule.rows() as i64, device).float().sub_scalar(self.length as f64).abs();
+            table.weight = Param::from_tensor((ages.unsqueeze_dim::<2>(1) * slopes.unsqueeze()).neg());
+            Recency::Table(table)
         } else {
-            let slopes: Vec<f32> = alibi_slopes(heads).into_iter().map(|slope| slope as f32).collect();
-            Recency::Slopes(Param::from_tensor(Tensor::from_data(slopes.as_slice(), device)))
+            Recency::Slopes(Param::from_tensor(slopes))
         };
         Ok(Recommender {
             items: EmbeddingConfig::new(self.items, d_model).init(device),
@@ -50,6 +57,12 @@ impl RecommenderConfig {
             recency,
         })
     }
+}
+
+/// The slopes of some heads at first, of ALiBi's sequence for at least eight, spread over all of it.
+fn begin(heads: usize) -> Vec<f64> {
+    let all = alibi_slopes(heads.max(8));
+    (0..heads).map(|head| all[head * (all.len() - 1) / (heads - 1).max(1)]).collect()
 }
 
 /// Past items to the probability of the next: a mixture of transitions (Raftery 1985) whose weights are attention's.
@@ -129,9 +142,12 @@ impl Recommender {
         Ok(read.probabilities.gather(2, next).clamp_min(1e-9).log().mean().neg())
     }
 
-    /// How probable each head makes itself, `[heads]`.
-    pub fn shares(&self) -> Tensor<1> {
-        activation::softmax(self.shares.val(), 0)
+    /// How probable each head thinks each item to come after each, `[heads, items, items]`.
+    pub fn followers(&self) -> Tensor<3> {
+        let embeddings = self.items.weight.val();
+        let ([items, _], [heads]) = (embeddings.dims(), self.shares.dims());
+        let scores = self.followers.forward(embeddings).reshape([items, heads, items]);
+        activation::softmax(scores.swap_dims(0, 1), 2)
     }
 
     /// The bias by age, `[heads, ages]`.
@@ -155,7 +171,7 @@ impl Recommender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::TensorData;
+    use burn::tensor::{Distribution, TensorData};
 
     fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
         tensor.into_data().iter::<f64>().collect()
@@ -193,14 +209,17 @@ mod tests {
     fn the_bias_by_age_is_that_of_the_slopes_or_the_table() {
         let device = Device::default();
         let of_slopes = RecommenderConfig::new(7, 4, false).init(&device).unwrap();
-        let slopes = alibi_slopes(2);
-        let expected = slopes.iter().flat_map(|slope| (0..3).map(move |age| -slope * f64::from(age)));
+        let expected =
+            [0.5f64, 1.0 / 256.0].into_iter().flat_map(|slope| (0..3).map(move |age| -slope * f64::from(age)));
         for (found, expected) in numbers(of_slopes.bias(3).unwrap()).into_iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6);
         }
-        let of_table = RecommenderConfig::new(7, 4, true).init(&device).unwrap();
-        let Recency::Table(table) = &of_table.recency else { panic!("slopes in place of a table") };
-        let (weight, found) = (numbers(table.weight.val()), numbers(of_table.bias(3).unwrap()));
+        let mut of_table = RecommenderConfig::new(7, 4, true).init(&device).unwrap();
+        assert_eq!(numbers(of_table.bias(3).unwrap()), numbers(of_slopes.bias(3).unwrap()), "the same at first");
+        let Recency::Table(table) = &mut of_table.recency else { panic!("slopes in place of a table") };
+        table.weight = Param::from_tensor(Tensor::random([9, 2], Distribution::Default, &device));
+        let weight = numbers(table.weight.val());
+        let found = numbers(of_table.bias(3).unwrap());
         // Row 4 of the table is distance 0, row 3 the key before.
         for (age, head) in (0..3).flat_map(|age| (0..2).map(move |head| (age, head))) {
             assert_eq!(found[head * 3 + age], weight[(4 - age) * 2 + head]);

@@ -1,9 +1,9 @@
-//! What the heads have learned of the rule: a rate and a share each, beside the true ones.
+//! What the heads have learned of the rule: how fast each forgets, and what it thinks goes with each item.
 
 use anyhow::Result;
 
 use crate::model::Recommender;
-use crate::rule::{LENGTH, Rule};
+use crate::rule::{Habit, ITEMS, LENGTH, Rule};
 
 /// Ages that an item of a session can have.
 pub const AGES: usize = LENGTH - 1;
@@ -17,8 +17,8 @@ pub struct Head {
     pub bias: Vec<f64>,
     /// How fast that falls.
     pub rate: f64,
-    /// How probable the head makes itself.
-    pub share: f64,
+    /// What it thinks most probable after each item.
+    pub follower: Vec<usize>,
 }
 
 /// The heads, that which forgets fastest first, as the rule has its habits.
@@ -27,16 +27,23 @@ pub struct Head {
 /// If the model refuses.
 pub fn heads(model: &Recommender) -> Result<Vec<Head>> {
     let biases: Vec<f64> = model.bias(AGES)?.try_into_data()?.iter::<f64>().collect();
-    let shares: Vec<f64> = model.shares().try_into_data()?.iter::<f64>().collect();
-    let made = biases.chunks(AGES).zip(shares).enumerate().map(|(number, (bias, share))| Head {
+    let followers: Vec<i64> = model.followers().argmax(2).try_into_data()?.iter::<i64>().collect();
+    let made = biases.chunks(AGES).zip(followers.chunks(ITEMS)).enumerate().map(|(number, (bias, followers))| Head {
         number,
         bias: bias.iter().map(|b| b - bias[0]).collect(),
         rate: rate(bias),
-        share,
+        follower: followers.iter().map(|&item| item as usize).collect(),
     });
     let mut heads: Vec<Head> = made.collect();
     heads.sort_by(|a, b| b.rate.total_cmp(&a.rate));
     Ok(heads)
+}
+
+impl Head {
+    /// How many items it knows the follower of.
+    pub fn right(&self, habit: &Habit) -> usize {
+        self.follower.iter().zip(&habit.follower).filter(|(found, follower)| found == follower).count()
+    }
 }
 
 /// The greatest error of the rates, as a part of the true one.
@@ -69,7 +76,7 @@ mod tests {
         shaken[17] += 1.0;
         assert!((rate(&shaken) - 0.8).abs() < 0.01, "{}", rate(&shaken));
         shaken = line;
-        shaken[1] -= 0.4;
+        shaken[0] += 0.4;
         assert!((rate(&shaken) - 0.8).abs() > 0.05, "{}", rate(&shaken));
     }
 

@@ -117,7 +117,7 @@ fn page(results: &Results, loss: &str, bias: &str) -> String {
         facts.push((&baseline.name, evaluation.shown(baseline.value), note.to_string()));
     }
     for (head, habit) in results.heads.iter().zip(&results.rule.habits) {
-        let note = format!("true {:.3}; share {:.2}, true {:.2}", habit.rate, head.share, habit.share);
+        let note = format!("true {:.3}; the follower of {} of {ITEMS} items is right", habit.rate, head.right(habit));
         facts.push(("learned rate", format!("{:.3}", head.rate), note));
     }
     let samples = format!("of {} sessions each, seed {}, on {}", plan.batch, plan.seed, plan.backend);
