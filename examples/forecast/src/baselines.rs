@@ -1,7 +1,7 @@
 //! How forecasts are judged, and what forecasts without attention.
 
 use crate::climate::Climate;
-use crate::data::{TARGET, Weather};
+use crate::data::Weather;
 
 /// Days ahead that are forecast.
 pub const HORIZONS: usize = 7;
@@ -29,19 +29,18 @@ pub fn last_year(weather: &Weather, day: usize) -> Option<f64> {
 }
 
 /// For each number of days ahead the part of today's anomaly that is left of it: least squares over pairs of the first `days`.
-pub fn damping(weather: &Weather, climate: &Climate, days: usize) -> [f64; HORIZONS] {
-    let anomalies: Vec<f64> = (0..days).map(|day| climate.anomalies(weather, day)[TARGET]).collect();
+pub fn damping(climate: &Climate, days: usize) -> [f64; HORIZONS] {
     std::array::from_fn(|at| {
-        let pairs = || anomalies.iter().zip(anomalies.iter().skip(at + 1));
+        let pairs =
+            || (0..days.saturating_sub(at + 1)).map(|day| (climate.anomaly(day), climate.anomaly(day + at + 1)));
         let squares: f64 = pairs().map(|(today, _)| today * today).sum();
         pairs().map(|(today, then)| today * then).sum::<f64>() / squares.max(f64::MIN_POSITIVE)
     })
 }
 
 /// The usual, and what is left of today's anomaly.
-pub fn damped(weather: &Weather, climate: &Climate, damping: &[f64; HORIZONS], origin: usize, ahead: usize) -> f64 {
-    let usual = climate.usual(weather.dates[origin + ahead].season());
-    usual + damping[ahead - 1] * climate.anomalies(weather, origin)[TARGET] * climate.spread()
+pub fn damped(climate: &Climate, damping: &[f64; HORIZONS], origin: usize, ahead: usize) -> f64 {
+    climate.usual[origin + ahead] + damping[ahead - 1] * climate.anomaly(origin) * climate.spread
 }
 
 #[cfg(test)]
@@ -72,7 +71,7 @@ mod tests {
         // Impulses, each day 0.8 of the day before, of either sign in turn, that no season explains.
         let weather =
             made(1096, |day| 10.0 * 0.8f64.powi((day % 50) as i32) * if day / 50 % 2 == 0 { 1.0 } else { -1.0 });
-        let found = damping(&weather, &Climate::of(&weather, 1096), 1096);
+        let found = damping(&Climate::of(&weather, 1096), 1096);
         for (at, factor) in found.iter().enumerate() {
             assert!((factor - 0.8f64.powi(at as i32 + 1)).abs() < 0.12, "{found:?}");
         }

@@ -1,77 +1,103 @@
 //! What is usual at each time of the year, from the years learned from alone.
 
+use std::f64::consts::TAU;
+
 use crate::data::{COLUMNS, SEASONS, TARGET, Weather};
 
-/// Days before and after that count for a day of the climate.
-const AROUND: usize = 10;
+/// Waves that make up the course of a year: one of a year's length and one of half.
+const WAVES: usize = 2;
 
-/// What the model reads of a day: how unusual its columns are, and where in the year it stands.
-pub const FEATURES: usize = COLUMNS.len() + 2;
+/// The numbers of a day.
+type Row = [f64; COLUMNS.len()];
 
-/// The mean of each column at each day of the year, and how far days lie from it.
-#[derive(Debug, Clone)]
+/// What is usual on each day, and how unusual each is.
+///
+/// ```text
+/// usual(s) = a_0 + Σ_{k = 1, 2} a_k · cos(2π·k·s/365) + b_k · sin(2π·k·s/365)        s the time of the year
+/// anomaly = (value − usual) / spread
+/// ```
+/// For a day learned from its own year does not count, so that its anomalies are what they will be in a year that is not known. For
+/// other days all years learned from count.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Climate {
-    means: Vec<[f64; COLUMNS.len()]>,
-    spreads: [f64; COLUMNS.len()],
+    /// The usual target of each day, °C.
+    pub usual: Vec<f64>,
+    /// How far each day's columns lie from what is usual, in spreads.
+    pub anomalies: Vec<Row>,
+    /// °C of one spread of the target.
+    pub spread: f64,
 }
 
 impl Climate {
-    /// Of the first `days`. Every time of the year must be among them.
+    /// Learned from the first `days`.
     pub fn of(weather: &Weather, days: usize) -> Self {
-        let (mut sums, mut counts) = (vec![[0.0; COLUMNS.len()]; SEASONS], vec![0.0; SEASONS]);
-        for day in 0..days {
-            let season = weather.dates[day].season();
-            for near in 0..=2 * AROUND {
-                let at = (season + SEASONS + near - AROUND) % SEASONS;
-                counts[at] += 1.0;
-                sums[at].iter_mut().zip(measured(weather, day)).for_each(|(sum, value)| *sum += value);
-            }
+        let of_all = course(weather, 0..days);
+        let mut usual: Vec<Row> = Vec::with_capacity(weather.dates.len());
+        while usual.len() < weather.dates.len() {
+            let (from, to) = weather.year(weather.dates[usual.len()].year);
+            let of_others = course(weather, (0..days).filter(|day| !(from..to).contains(day)));
+            let known = if from < days { &of_others } else { &of_all };
+            usual.extend((from..to).map(|day| known[weather.dates[day].season()]));
         }
-        let means = sums.iter().zip(counts).map(|(sum, count)| sum.map(|sum| sum / f64::max(count, 1.0))).collect();
-        let mut climate = Self { means, spreads: [1.0; COLUMNS.len()] };
-        let mut squares = [0.0; COLUMNS.len()];
-        for day in 0..days {
-            squares
-                .iter_mut()
-                .zip(climate.anomalies(weather, day))
-                .for_each(|(sum, anomaly)| *sum += anomaly * anomaly);
+        let apart = |day: usize| -> Row {
+            let measured = measured(weather, day);
+            std::array::from_fn(|column| measured[column] - usual[day][column])
+        };
+        let spreads: Row = std::array::from_fn(|column| {
+            let squares: f64 = (0..days).map(|day| apart(day)[column].powi(2)).sum();
+            (squares / days.max(1) as f64).sqrt().max(1e-6)
+        });
+        let anomaly = |day| {
+            let apart = apart(day);
+            std::array::from_fn(|column| apart[column] / spreads[column])
+        };
+        Self {
+            anomalies: (0..weather.dates.len()).map(anomaly).collect(),
+            usual: usual.iter().map(|row| row[TARGET]).collect(),
+            spread: spreads[TARGET],
         }
-        climate.spreads = squares.map(|sum: f64| (sum / days.max(1) as f64).sqrt().max(1e-6));
-        climate
     }
 
-    /// The usual target at a time of the year.
-    pub fn usual(&self, season: usize) -> f64 {
-        self.means[season][TARGET]
-    }
-
-    /// °C of one spread of the target.
-    pub fn spread(&self) -> f64 {
-        self.spreads[TARGET]
-    }
-
-    /// How far the columns of a day lie from what is usual, in spreads.
-    pub fn anomalies(&self, weather: &Weather, day: usize) -> [f64; COLUMNS.len()] {
-        let (values, means) = (measured(weather, day), self.means[weather.dates[day].season()]);
-        std::array::from_fn(|column| (values[column] - means[column]) / self.spreads[column])
-    }
-
-    /// What the model reads of a day.
-    pub fn features(&self, weather: &Weather, day: usize) -> [f64; FEATURES] {
-        let angle = std::f64::consts::TAU * weather.dates[day].season() as f64 / SEASONS as f64;
-        let anomalies = self.anomalies(weather, day);
-        std::array::from_fn(|at| match at.checked_sub(COLUMNS.len()) {
-            None => anomalies[at],
-            Some(0) => angle.sin(),
-            Some(_) => angle.cos(),
-        })
+    /// How unusual the target of a day is, in spreads.
+    pub fn anomaly(&self, day: usize) -> f64 {
+        self.anomalies[day][TARGET]
     }
 }
 
-/// The columns of a day; of rain the logarithm, as a day with twice as much is no other weather.
-fn measured(weather: &Weather, day: usize) -> [f64; COLUMNS.len()] {
-    let [rain, rest @ ..] = weather.values[day];
-    let [most, least, wind] = rest;
+/// The usual course of a year, from some days: the mean of each time of the year, smoothed to a few waves.
+fn course(weather: &Weather, days: impl Iterator<Item = usize>) -> Vec<Row> {
+    let (mut sums, mut counts) = (vec![[0.0; COLUMNS.len()]; SEASONS], vec![0.0; SEASONS]);
+    for day in days {
+        let season = weather.dates[day].season();
+        counts[season] += 1.0;
+        sums[season].iter_mut().zip(measured(weather, day)).for_each(|(sum, value)| *sum += value);
+    }
+    let seasons = counts.iter().filter(|count| **count > 0.0).count().max(1) as f64;
+    let waves: Vec<Row> = (0..=2 * WAVES)
+        .map(|wave| {
+            let parts = sums.iter().zip(&counts).enumerate().filter(|(_, (_, count))| **count > 0.0);
+            parts.fold([0.0; COLUMNS.len()], |total, (season, (sum, count))| {
+                std::array::from_fn(|column| total[column] + sum[column] / count * height(wave, season) / seasons)
+            })
+        })
+        .collect();
+    let at = |season| -> Row {
+        // The mean square of a wave is a half.
+        let part = |wave: usize| height(wave, season) * if wave == 0 { 1.0 } else { 2.0 };
+        std::array::from_fn(|column| (0..=2 * WAVES).map(|wave| waves[wave][column] * part(wave)).sum())
+    };
+    (0..SEASONS).map(at).collect()
+}
+
+/// Of wave 0, a level, and then of cosine and sine in turn.
+fn height(wave: usize, season: usize) -> f64 {
+    let angle = TAU * wave.div_ceil(2) as f64 * season as f64 / SEASONS as f64;
+    if wave % 2 == 0 && wave > 0 { angle.sin() } else { angle.cos() }
+}
+
+/// The columns of a day; of rain the logarithm, since a little more on a dry day tells more than on a wet one.
+fn measured(weather: &Weather, day: usize) -> Row {
+    let [rain, most, least, wind] = weather.values[day];
     [rain.ln_1p(), most, least, wind]
 }
 
@@ -80,28 +106,36 @@ mod tests {
     use super::*;
     use crate::data::tests::made;
 
-    #[test]
-    fn the_usual_is_a_mean_of_days_around_and_of_earlier_years_alone() {
-        // The number of the day in its year, 0 to 364, and nonsense in the third year.
-        let weather = made(365 + 366 + 200, |day| if day < 731 { (day % 365) as f64 } else { 1e9 });
-        let climate = Climate::of(&weather, 731);
-        // The second year of these is a leap year, a day ahead of the first from March on.
-        assert!((climate.usual(30) - 30.0).abs() < 1e-9, "{}", climate.usual(30));
-        assert!((climate.usual(200) - 200.5).abs() < 0.05, "{}", climate.usual(200));
-        assert!(climate.spread() < 100.0);
-        // Around New Year both ends count.
-        assert!(climate.usual(0) > 100.0 && climate.usual(364) < 260.0);
-        let shifted = Climate::of(&made(931, |day| if day < 731 { (day % 365) as f64 } else { -1e9 }), 731);
-        assert_eq!((shifted.means, shifted.spreads), (climate.means, climate.spreads));
+    /// A mean of 10 and two waves.
+    fn waves(weather: &Weather, day: usize) -> f64 {
+        let angle = TAU * weather.dates[day].season() as f64 / SEASONS as f64;
+        10.0 + 3.0 * angle.cos() - 2.0 * angle.sin() + (2.0 * angle).sin()
     }
 
     #[test]
-    fn anomalies_have_the_spread_one_where_they_were_measured() {
-        let weather = made(731, |day| (day % 7) as f64);
+    fn waves_are_found_and_what_is_faster_is_not() {
+        let calendar = made(1096, |_| 0.0);
+        let weather = made(1096, |day| waves(&calendar, day) + if day % 2 == 0 { 0.5 } else { -0.5 });
         let climate = Climate::of(&weather, 731);
-        let squares: f64 = (0..731).map(|day| climate.anomalies(&weather, day)[TARGET].powi(2)).sum();
-        assert!((squares / 731.0 - 1.0).abs() < 1e-9);
-        let features = climate.features(&weather, 91);
-        assert!((features[4] - 1.0).abs() < 1e-3 && features[5].abs() < 1e-2, "a quarter of the year");
+        for day in 0..1096 {
+            assert!((climate.usual[day] - waves(&calendar, day)).abs() < 0.02, "day {day}");
+        }
+        assert!((climate.spread - 0.5).abs() < 0.02, "{}", climate.spread);
+        assert!((climate.anomaly(800) - 1.0).abs() < 0.1 && (climate.anomaly(801) + 1.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn a_day_says_nothing_of_what_is_usual_in_its_own_year_or_before_it() {
+        let weather = made(1096 + 100, |day| (day % 11) as f64);
+        let climate = Climate::of(&weather, 731);
+        let changed = |day: usize| {
+            let mut other = weather.clone();
+            other.values[day][TARGET] += 1000.0;
+            let other = Climate::of(&other, 731);
+            [0..365, 365..731, 731..1196].map(|mut days| days.any(|at| other.usual[at] != climate.usual[at]))
+        };
+        assert_eq!(changed(100), [false, true, true]);
+        assert_eq!(changed(500), [true, false, true]);
+        assert_eq!((changed(731), changed(1100)), ([false; 3], [false; 3]), "held out");
     }
 }

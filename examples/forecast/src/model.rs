@@ -21,7 +21,7 @@ pub struct ForecasterConfig {
     #[config(default = 14)]
     pub window: usize,
     /// Features of a token.
-    #[config(default = 32)]
+    #[config(default = 16)]
     pub d_model: usize,
     /// Heads of a layer.
     #[config(default = 4)]
@@ -48,9 +48,11 @@ impl ForecasterConfig {
             .with_dropout(self.dropout);
         let attention = layer.attention_config().with_alibi(Some(AlibiSlopes::Geometric));
         let layer = layer.with_attention(Some(attention));
+        // A norm at the end would take away how unusual a day is.
+        let encoder = TransformerEncoderConfig::new(layer, self.layers).with_final_norm(Some(false));
         Ok(Forecaster {
             embedding: LinearConfig::new(self.features, self.d_model).init(device),
-            encoder: TransformerEncoderConfig::new(layer, self.layers).init(device)?,
+            encoder: encoder.init(device)?,
             head: LinearConfig::new(self.d_model, self.horizons).init(device),
             before,
         })

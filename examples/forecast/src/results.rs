@@ -9,8 +9,8 @@ use learn::page::{Page, lit_text};
 use learn::{Evaluation, Plan, files, rollout};
 
 use crate::baselines::{HORIZONS, errors};
-use crate::climate::{Climate, FEATURES};
-use crate::data::{Date, Weather};
+use crate::climate::Climate;
+use crate::data::{COLUMNS, Weather};
 use crate::model::{Forecaster, ForecasterConfig};
 
 /// Days before a forecast that the page shows.
@@ -40,18 +40,18 @@ impl Reading {
 pub fn read(
     model: &Forecaster,
     config: &ForecasterConfig,
-    weather: &Weather,
     climate: &Climate,
     [first, last]: [usize; 2],
     device: &Device,
 ) -> Result<Reading> {
     let start = first.saturating_sub(config.reach());
-    let read = model.read(tensor(weather, climate, &[start], last + 1 - start, device), true)?;
+    let read = model.read(tensor(climate, &[start], last + 1 - start, device), true)?;
     let anomalies: Vec<f64> = read.forecasts.try_into_data()?.iter::<f64>().collect();
+    // Of days after the last known one nothing is asked.
+    let usual = |day: usize| climate.usual.get(day).copied().unwrap_or(f64::NAN);
     let in_degrees = |(at, anomalies): (usize, &[f64])| -> Vec<f64> {
-        let season = |ahead| weather.dates.get(start + at + ahead).map_or(0, |date: &Date| date.season());
-        let forecast = |(at, anomaly): (usize, &f64)| climate.usual(season(at + 1)) + climate.spread() * anomaly;
-        anomalies.iter().enumerate().map(forecast).collect()
+        let ahead = anomalies.iter().enumerate();
+        ahead.map(|(ahead, anomaly)| usual(start + at + ahead + 1) + climate.spread * anomaly).collect()
     };
     let forecasts = anomalies.chunks(HORIZONS).enumerate().map(in_degrees).collect();
     let days = last + 1 - start;
@@ -76,10 +76,10 @@ fn by_lag(weights: &[f64], days: usize, first: usize, window: usize) -> Vec<f64>
 }
 
 /// Runs of `days` from each of `starts`: `[starts, days, features]`.
-pub fn tensor(weather: &Weather, climate: &Climate, starts: &[usize], days: usize, device: &Device) -> Tensor<3> {
+pub fn tensor(climate: &Climate, starts: &[usize], days: usize, device: &Device) -> Tensor<3> {
     let all = starts.iter().flat_map(|&start| start..start + days);
-    let values: Vec<f32> = all.flat_map(|day| climate.features(weather, day)).map(|value| value as f32).collect();
-    Tensor::from_data(TensorData::new(values, [starts.len(), days, FEATURES]), device)
+    let values: Vec<f32> = all.flat_map(|day| climate.anomalies[day]).map(|value| value as f32).collect();
+    Tensor::from_data(TensorData::new(values, [starts.len(), days, COLUMNS.len()]), device)
 }
 
 /// What there is to show.
@@ -173,7 +173,7 @@ fn held_out_year(results: &Results) -> String {
     };
     let days = || origins.iter().enumerate().map(|(at, &origin)| ((at + 1) as f64, origin + 1));
     let lines = [
-        series("usual", 1, true, days().map(|(x, day)| (x, climate.usual(weather.dates[day].season())))),
+        series("usual", 1, true, days().map(|(x, day)| (x, climate.usual[day]))),
         series("it was", 1, false, days().map(|(x, day)| (x, weather.target(day)))),
         series("a week before", 2, false, ahead(HORIZONS)),
         series("a day before", 0, false, ahead(1)),
@@ -204,7 +204,7 @@ fn week(results: &Results, origin: usize) -> String {
     let days = || origin.saturating_sub(PAST - 1)..=origin + HORIZONS;
     let forecast = (1..=HORIZONS).map(|ahead| (ahead as f64, reading.forecast(origin, ahead)));
     let lines = [
-        series("usual", 1, true, days().map(|day| (x(day), climate.usual(weather.dates[day].season())))),
+        series("usual", 1, true, days().map(|day| (x(day), climate.usual[day]))),
         series("it was", 1, false, days().map(|day| (x(day), weather.target(day)))),
         series("forecast", 0, false, std::iter::once((0.0, weather.target(origin))).chain(forecast)),
     ];
