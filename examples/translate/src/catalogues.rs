@@ -14,6 +14,7 @@ use crate::measures::{chrf, nearest};
 use crate::po;
 use crate::task::{Pair, Recipe, Task};
 use crate::text::Vocabulary;
+use crate::words;
 
 /// One message in so many is held out.
 const EVERY: usize = 10;
@@ -32,27 +33,22 @@ pub fn task(folder: &Path, seed: u64) -> Result<Task> {
     messages.shuffle(&mut generator(seed, Purpose::HeldOut, 0));
     let learned = messages.split_off(messages.len() / EVERY).concat();
     let held = messages.concat();
-    let size = std::env::var("VOC").map_or(500, |x| x.parse().unwrap());
-    let texts = |pick: fn(&Pair) -> &str| learned.iter().map(pick).collect::<Vec<_>>();
-    let both = [texts(|pair| &pair.source), texts(|pair| &pair.target)].concat();
-    let (source, target) = (Vocabulary::sub_words(both.clone(), size)?, Vocabulary::sub_words(both, size)?);
-    let longest = |vocabulary: &Vocabulary, pick: fn(&Pair) -> &str| -> Result<usize> {
-        let lengths = learned.iter().map(|pair| Ok(vocabulary.encode(pick(pair))?.len()));
-        Ok(lengths.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1))
-    };
-    let longest = (longest(&source, |pair| &pair.source)?, longest(&target, |pair| &pair.target)?);
+    let ev = |n: &str, d: f64| std::env::var(n).map_or(d, |x| x.parse().unwrap());
+    let texts = || learned.iter().flat_map(|pair| [&*pair.source, &*pair.target]);
+    let vocabulary = Vocabulary::words(texts());
+    let longest = texts().map(|text| vocabulary.read(text).0.len()).max().unwrap_or(1);
     let copied: Vec<_> = held.iter().map(|pair| (&*pair.source, &*pair.target)).collect();
     let near: Vec<_> = held.iter().map(|pair| (nearest(&pair.source, &learned), &*pair.target)).collect();
     let (copied, near) = (chrf(&copied), chrf(&near));
     Ok(Task {
         name: "catalogues",
-        about: format!("{} messages to learn from, {} and {} sub-words", learned.len(), source.size(), target.size()),
+        about: format!("{} messages to learn from, {} words and signs", learned.len(), vocabulary.size()),
         title: "How it reads a message",
         lead: "A recurrent network reads messages of Django in English and writes them in French, sub-word by sub-word. It never saw \
                these while learning, and it learned from some hundreds alone.",
-        source,
-        target,
-        longest,
+        source: vocabulary.clone(),
+        target: vocabulary,
+        longest: (longest, longest),
         samples: learned.len(),
         metric: format!("chrF on {} messages held out", held.len()),
         measure: chrf,
@@ -65,19 +61,39 @@ pub fn task(folder: &Path, seed: u64) -> Result<Task> {
         held,
         kind: Vec::new(),
         kinds: Vec::new(),
-        pair: Box::new(move |at, rng| varied(&learned, at, rng)),
-        recipe: Recipe { batch: 32, epochs: (60, 20), rate: 3e-3, d_hidden: 128, dropout: 0.3, smoothing: Some(0.1) },
+        pair: Box::new(move |at, rng| varied(&learned[at], rng, [ev("PC", 0.2), ev("PH", 0.5)])),
+        recipe: Recipe {
+            batch: ev("BATCH", 32.0) as usize,
+            epochs: (60, 20),
+            rate: ev("RATE", 3e-3),
+            d_hidden: ev("DH", 96.0) as usize,
+            dropout: ev("DROP", 0.3),
+            smoothing: Some(ev("SM", 0.1) as f32).filter(|x| *x > 0.0),
+            copies: true,
+        },
     })
 }
 
-/// A message, sometimes with another one behind it or in small letters, or French to be copied.
-fn varied(learned: &[Pair], at: usize, rng: &mut StdRng) -> Pair {
-    let pair = learned[at].clone();
-    match rng.random_range(0..10) {
-        0 | 1 => Pair { source: pair.target.clone(), target: pair.target },
-        2 => Pair { source: pair.source.to_lowercase(), target: pair.target.to_lowercase() },
-        _ => pair,
+/// A message, or its French to be copied; words that stand in both are in some made strange, so that strange words are learned to be
+/// copied.
+fn varied(pair: &Pair, rng: &mut StdRng, [pc, ph]: [f64; 2]) -> Pair {
+    let source = if rng.random_bool(pc) { &pair.target } else { &pair.source };
+    let (mut source, mut target) = (words::split(source), words::split(&pair.target));
+    let mut shared: Vec<String> =
+        source.iter().filter(|word| words::is_word(word) && target.contains(word)).cloned().collect();
+    shared.sort_unstable();
+    shared.dedup();
+    shared.retain(|_| rng.random_bool(ph));
+    for (at, word) in shared.iter().enumerate() {
+        let strange = format!("_{at}");
+        source
+            .iter_mut()
+            .chain(&mut target)
+            .filter(|other| *other == word)
+            .for_each(|other| other.clone_from(&strange));
     }
+    let joined = |pieces: &[String]| words::join(pieces.iter().map(String::as_str));
+    Pair { source: joined(&source), target: joined(&target) }
 }
 
 /// The messages of all catalogues of a folder, in the order of files and lines, each with its plural if it has one. Of those that say

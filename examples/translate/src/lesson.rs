@@ -33,10 +33,12 @@ pub struct Learned {
 
 /// What a model made of a source.
 pub struct Output {
-    /// Its tokens, the end included.
-    pub tokens: Vec<usize>,
-    /// They as a text.
+    /// The text.
     pub text: String,
+    /// The source's tokens, for people, the end included.
+    pub read: Vec<String>,
+    /// Its own.
+    pub written: Vec<String>,
     /// How much of each token of the source, the end included, it read for each of its own.
     pub alignment: Vec<Vec<f64>>,
 }
@@ -55,7 +57,8 @@ pub fn learn(
     let (recipe, folder) = (&task.recipe, folder.join(score.name()));
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let config = TranslatorConfig::new(task.source.size(), task.target.size(), score, recipe.d_hidden)
-        .with_dropout(recipe.dropout);
+        .with_dropout(recipe.dropout)
+        .with_copies(recipe.copies);
     let per_epoch = Order::new(task.samples, recipe.batch, 0).steps_per_epoch();
     let steps = options.steps(per_epoch, recipe.epochs.0, recipe.epochs.1);
     let what = format!("translate {} {config:?} {recipe:?}", task.name);
@@ -71,15 +74,16 @@ pub fn learn(
         let (mut sources, mut targets, mut fed) = (Vec::new(), Vec::new(), Vec::new());
         for &sample in &batch.samples {
             let pair = (task.pair)(sample, &mut batch.rng);
-            let target = task.target.encode(&pair.target)?;
-            sources.push(task.source.encode(&pair.source)?);
+            let (source, strange) = task.source.read(&pair.source);
+            let target = task.target.write(&pair.target, &strange);
+            sources.push(source);
             fed.push([&[BEGIN], &target[..target.len() - 1]].concat());
             targets.push(target);
         }
         let ((source, lengths), (targets, _)) =
             (padded(&sources, task.longest.0, &training), padded(&targets, task.longest.1, &training));
-        let logits = model.logits(source, &lengths, padded(&fed, task.longest.1, &training).0)?;
-        Ok(loss.forward(logits.flatten(0, 1), targets.flatten(0, 1)))
+        let log_probs = model.log_probs(source, &lengths, padded(&fed, task.longest.1, &training).0)?;
+        Ok(loss.forward(log_probs.flatten(0, 1), targets.flatten(0, 1)))
     })?;
     let trained = match outcome {
         Outcome::Finished(trained) => trained,
@@ -111,7 +115,7 @@ fn evaluate(task: &Task, score: Score, outputs: &[Output], is_whole: bool) -> Ev
 fn translate(model: &Translator, task: &Task, device: &Device) -> Result<Vec<Output>> {
     let mut outputs = Vec::new();
     for pairs in task.held.chunks(TOGETHER) {
-        let sources = pairs.iter().map(|pair| task.source.encode(&pair.source)).collect::<Result<Vec<_>>>()?;
+        let (sources, strange): (Vec<_>, Vec<_>) = pairs.iter().map(|pair| task.source.read(&pair.source)).unzip();
         let longest = sources.iter().map(Vec::len).max().unwrap_or(0);
         let (source, lengths) = padded(&sources, longest, device);
         let made = model.translate(source.clone(), &lengths, task.longest.1 + task.longest.1 / 2)?;
@@ -120,9 +124,16 @@ fn translate(model: &Translator, task: &Task, device: &Device) -> Result<Vec<Out
         let steps = fed.iter().map(Vec::len).max().unwrap_or(0);
         let weights = model.alignment(source, &lengths, padded(&fed, steps, device).0)?;
         let weights: Vec<f64> = weights.try_into_data()?.iter::<f64>().collect();
-        for ((tokens, source), weights) in made.into_iter().zip(&sources).zip(weights.chunks(steps * longest)) {
+        let read = sources.iter().zip(strange);
+        for ((tokens, (source, strange)), weights) in made.into_iter().zip(read).zip(weights.chunks(steps * longest)) {
             let rows = weights.chunks(longest).take(tokens.len()).map(|row| row[..source.len()].to_vec());
-            outputs.push(Output { text: task.target.decode(&tokens), alignment: rows.collect(), tokens });
+            let alignment = rows.collect();
+            outputs.push(Output {
+                text: task.target.text(&tokens, &strange),
+                read: task.source.pieces(source, &strange),
+                written: task.target.pieces(&tokens, &strange),
+                alignment,
+            });
         }
     }
     Ok(outputs)

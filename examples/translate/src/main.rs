@@ -16,6 +16,7 @@ mod po;
 mod results;
 mod task;
 mod text;
+mod words;
 
 use std::process::ExitCode;
 use std::time::Instant;

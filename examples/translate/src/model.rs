@@ -1,7 +1,7 @@
 //! A recurrent network that reads a sequence and writes another, attending at every step: Bahdanau et al. 2015, or Luong et al. 2015.
 
 use attn::AttentionError;
-use attn::nn::generate::{GreedySearch, RecurrentSteps};
+use attn::nn::generate::{GreedySearch, StepModel};
 use attn::nn::seq2seq::{
     AlignmentScore, AttendingDecoder, AttendingDecoderConfig, AttendingState, AttentionStyle, Direction,
     RecurrentEncoder, RecurrentEncoderConfig, RecurrentKind, StateBridge, StateBridgeConfig, length_padding,
@@ -9,8 +9,10 @@ use attn::nn::seq2seq::{
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear, LinearConfig};
+use burn::tensor::activation::{log_softmax, sigmoid};
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::task::padded;
 use crate::text::{BEGIN, END};
 
 /// How a state of the decoder is compared with what was read.
@@ -49,6 +51,9 @@ pub struct TranslatorConfig {
     /// Probability of dropping a feature of a token and of an output while training.
     #[config(default = 0.0)]
     pub dropout: f64,
+    /// Whether it may copy what it reads; sources and targets have the same tokens then.
+    #[config(default = false)]
+    pub copies: bool,
 }
 
 impl TranslatorConfig {
@@ -57,6 +62,9 @@ impl TranslatorConfig {
     /// # Errors
     /// A value error that names the size without a meaning.
     pub fn init(&self, device: &Device) -> Result<Translator, AttentionError> {
+        if self.copies && self.sources != self.targets {
+            return Err(AttentionError::value("targets", format!("{}, as sources", self.sources), self.targets));
+        }
         let (each, kind) = (self.d_hidden / 2, RecurrentKind::Gru);
         let (style, score) = match self.score {
             Score::Additive => (AttentionStyle::Bahdanau, AlignmentScore::Additive),
@@ -74,6 +82,7 @@ impl TranslatorConfig {
                 .with_score(score)
                 .init(device)?,
             head: LinearConfig::new(self.d_hidden, self.targets).init(device),
+            gate: self.copies.then(|| LinearConfig::new(self.d_hidden, 1).init(device)),
             dropout: DropoutConfig::new(self.dropout).init(),
         })
     }
@@ -83,7 +92,13 @@ impl TranslatorConfig {
 ///
 /// ```text
 /// memory = GRUs over the embedded source, first to last and last to first
-/// logits = W · decoder(embedded target, memory) + b        the target one token late
+/// out, a = decoder(embedded target, memory)                the target one token late; a is the alignment
+/// p      = softmax(W · out + b)
+/// ```
+/// One that copies is a pointer-generator (See et al. 2017): it writes a token of its vocabulary, or points at one that it reads.
+///
+/// ```text
+/// p(t)   = g · softmax(W · out + b)(t) + (1 − g) · (sum of a over places where the source is t),   g = σ(w · out + c)
 /// ```
 #[derive(Module, Debug)]
 pub struct Translator {
@@ -93,24 +108,45 @@ pub struct Translator {
     bridge: StateBridge,
     decoder: AttendingDecoder,
     head: Linear,
+    gate: Option<Linear>,
     dropout: Dropout,
 }
 
+/// A source that was read: the decoder's state, and which token stands where, `[batch, source_len, sources]`, for one that copies.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    state: AttendingState,
+    places: Option<Tensor<3>>,
+}
+
 impl Translator {
-    /// Logits `[batch, target_len, targets]` of the next token after each of `target` `[batch, target_len]`, for sources
+    /// Log-probabilities `[batch, target_len, targets]` of the next token after each of `target` `[batch, target_len]`, for sources
     /// `[batch, source_len]` of some lengths. This is teacher forcing: what goes in is the true target.
     ///
     /// # Errors
     /// An error that names what does not fit.
-    pub fn logits(
+    pub fn log_probs(
         &self,
         source: Tensor<2, Int>,
         lengths: &[usize],
         target: Tensor<2, Int>,
     ) -> Result<Tensor<3>, AttentionError> {
-        let mut state = self.read(source, lengths)?;
-        let output = self.decoder.forward(self.dropout.forward(self.target.forward(target)), &mut state)?;
-        Ok(self.head.forward(self.dropout.forward(output.out)))
+        self.write(target, &mut self.read(source, lengths)?)
+    }
+
+    /// What [`log_probs`](Self::log_probs) says after reading.
+    fn write(&self, target: Tensor<2, Int>, reading: &mut Reading) -> Result<Tensor<3>, AttentionError> {
+        let target = self.dropout.forward(self.target.forward(target));
+        let output = self.decoder.forward(target, &mut reading.state)?;
+        let out = self.dropout.forward(output.out);
+        let written = log_softmax(self.head.forward(out.clone()), 2);
+        let (Some(gate), Some(places), Some(weights)) = (&self.gate, &reading.places, output.weights) else {
+            return Ok(written);
+        };
+        let gate = sigmoid(gate.forward(out));
+        let copied = weights.matmul(places.clone()) * (gate.clone().neg() + 1.0);
+        // Away from 0, where the logarithm has no gradient.
+        Ok((written.exp() * gate + copied).clamp_min(1e-6).log())
     }
 
     /// What the model makes of each source by greedy search, at most `longest` tokens, the end included.
@@ -123,9 +159,7 @@ impl Translator {
         lengths: &[usize],
         longest: usize,
     ) -> Result<Vec<Vec<usize>>, AttentionError> {
-        let state = self.read(source, lengths)?;
-        let (embed, project) = (|ids| self.target.forward(ids), |out| self.head.forward(out));
-        let steps = RecurrentSteps::new(&self.decoder, state, vec![BEGIN; lengths.len()], embed, project)?;
+        let steps = Steps { model: self, reading: self.read(source, lengths)?, rows: lengths.len() };
         let found = GreedySearch::new(END, longest).run(&steps)?;
         Ok(found.into_iter().map(|hypothesis| hypothesis.tokens).collect())
     }
@@ -140,24 +174,61 @@ impl Translator {
         lengths: &[usize],
         target: Tensor<2, Int>,
     ) -> Result<Tensor<3>, AttentionError> {
-        let mut state = self.read(source, lengths)?.with_weights();
+        let mut state = self.read(source, lengths)?.state.with_weights();
         let output = self.decoder.forward(self.target.forward(target), &mut state)?;
         output.weights.ok_or_else(|| AttentionError::value("weights", "those that were asked for", "none"))
     }
 
     /// The decoder's state before its first step.
-    fn read(&self, source: Tensor<2, Int>, lengths: &[usize]) -> Result<AttendingState, AttentionError> {
+    fn read(&self, source: Tensor<2, Int>, lengths: &[usize]) -> Result<Reading, AttentionError> {
         let [_, longest] = source.dims();
         let padding = length_padding(lengths, longest, &source.device())?;
-        let output = self.encoder.forward(self.dropout.forward(self.source.forward(source)), Some(padding))?;
-        self.decoder.start(&output.memory(), Some(self.bridge.forward(&output.states)?))
+        let embedded = self.dropout.forward(self.source.forward(source.clone()));
+        let output = self.encoder.forward(embedded, Some(padding))?;
+        let state = self.decoder.start(&output.memory(), Some(self.bridge.forward(&output.states)?))?;
+        let [tokens, _] = self.source.weight.val().dims();
+        Ok(match self.gate {
+            Some(_) => Reading { state: state.with_weights(), places: Some(source.one_hot::<3>(tokens).float()) },
+            None => Reading { state, places: None },
+        })
+    }
+}
+
+/// A [`Translator`] that generates, a token of each row at a time.
+struct Steps<'a> {
+    model: &'a Translator,
+    reading: Reading,
+    rows: usize,
+}
+
+impl StepModel for Steps<'_> {
+    type State = Reading;
+
+    fn start(&self) -> Result<(Vec<usize>, Reading), AttentionError> {
+        Ok((vec![BEGIN; self.rows], self.reading.clone()))
+    }
+
+    fn step(&self, tokens: &[usize], mut reading: Reading) -> Result<(Tensor<2>, Reading), AttentionError> {
+        let rows: Vec<Vec<usize>> = tokens.iter().map(|&token| vec![token]).collect();
+        let device = self.model.head.weight.val().device();
+        let log_probs = self.model.write(padded(&rows, 1, &device).0, &mut reading)?;
+        Ok((log_probs.squeeze_dim(1), reading))
+    }
+
+    fn reorder(&self, mut reading: Reading, rows: &[usize]) -> Result<Reading, AttentionError> {
+        reading.state.reorder(rows)?;
+        if let Some(places) = reading.places.take() {
+            let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+            let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &places.device());
+            reading.places = Some(places.select(0, rows));
+        }
+        Ok(reading)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::padded;
     use burn::tensor::Tolerance;
 
     #[test]
@@ -168,7 +239,7 @@ mod tests {
             let (target, _) = padded(&[vec![BEGIN, 4, 5]], 3, &device);
             let rows = [vec![4, 5, 6, END]];
             let ((short, lengths), (long, _)) = (padded(&rows, 4, &device), padded(&rows, 6, &device));
-            let logits = |source| model.logits(source, &lengths, target.clone()).unwrap().into_data();
+            let logits = |source| model.log_probs(source, &lengths, target.clone()).unwrap().into_data();
             logits(short).assert_approx_eq::<f32>(&logits(long.clone()), Tolerance::absolute(1e-5));
             let alignment = model.alignment(long, &lengths, target.clone()).unwrap();
             assert_eq!(alignment.dims(), [1, 3, 6]);
@@ -188,7 +259,7 @@ mod tests {
             let fed: Vec<usize> = [vec![BEGIN], tokens[..tokens.len() - 1].to_vec()].concat();
             let (fed, _) = padded(&[fed], tokens.len(), &device);
             let source = source.clone().narrow(0, row, 1);
-            let best = model.logits(source, &lengths[row..=row], fed).unwrap().argmax(2);
+            let best = model.log_probs(source, &lengths[row..=row], fed).unwrap().argmax(2);
             assert_eq!(best.into_data().iter::<i64>().map(|token| token as usize).collect::<Vec<_>>(), *tokens);
         }
     }

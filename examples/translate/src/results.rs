@@ -26,11 +26,11 @@ pub fn write(folder: &Path, task: &Task, all: &[Learned]) -> Result<PathBuf> {
     let curve = losses(all);
     files::write_atomically(&folder.join("loss.svg"), curve.as_bytes())?;
     let path = folder.join("translate.html");
-    files::write_atomically(&path, page(task, all, curve)?.as_bytes())?;
+    files::write_atomically(&path, page(task, all, curve).as_bytes())?;
     Ok(std::path::absolute(&path).unwrap_or(path))
 }
 
-fn page(task: &Task, all: &[Learned], curve: String) -> Result<String> {
+fn page(task: &Task, all: &[Learned], curve: String) -> String {
     let mut page = Page::new(task.title, task.lead);
     let mut facts = Vec::new();
     for one in all {
@@ -56,11 +56,10 @@ fn page(task: &Task, all: &[Learned], curve: String) -> Result<String> {
         "What it read for what it wrote",
         "Each row is a token written, each column a token read; the stronger, the more of it was read. ▁ is a space, ⏹ the end.",
     );
-    for at in drawn(task, all)? {
-        let read = task.source.pieces(&task.source.encode(&task.held[at].source)?);
+    for at in drawn(task, all) {
         let alignment = |one: &Learned| {
             let output = &one.outputs[at];
-            let picture = picture(&read, &task.target.pieces(&output.tokens), &output.alignment);
+            let picture = picture(&output.read, &output.written, &output.alignment);
             let is_right = output.text == task.held[at].target;
             let caption = format!("{}: <b>{}</b>", one.score.name(), escape(&output.text));
             let truth =
@@ -70,7 +69,7 @@ fn page(task: &Task, all: &[Learned], curve: String) -> Result<String> {
         page.beside(&all.iter().map(alignment).collect::<Vec<_>>());
     }
     list(&mut page, task, all);
-    Ok(page.finish())
+    page.finish()
 }
 
 /// Mean losses over a fortieth of the steps, a line a score.
@@ -103,21 +102,20 @@ fn kinds(task: &Task, all: &[Learned]) -> Option<String> {
 }
 
 /// Which held-out pairs are drawn: the first of each kind that fits, or of all.
-fn drawn(task: &Task, all: &[Learned]) -> Result<Vec<usize>> {
+fn drawn(task: &Task, all: &[Learned]) -> Vec<usize> {
     let mut drawn = Vec::new();
     let mut is_seen = vec![false; task.kinds.len()];
-    for (at, pair) in task.held.iter().enumerate() {
-        if drawn.len() == ALIGNMENTS {
-            break;
-        }
-        let tokens = task.source.encode(&pair.source)?.len();
+    for at in 0..task.held.len() {
         let is_new = task.kind.get(at).is_none_or(|&kind| !std::mem::replace(&mut is_seen[kind], true));
-        let written = all.iter().map(|one| one.outputs[at].tokens.len()).max().unwrap_or(0);
-        if is_new && (task.shortest_drawn..=LONGEST).contains(&tokens) && written <= LONGEST {
+        let fits = |one: &Learned| {
+            let output = &one.outputs[at];
+            (task.shortest_drawn..=LONGEST).contains(&output.read.len()) && output.written.len() <= LONGEST
+        };
+        if drawn.len() < ALIGNMENTS && is_new && all.iter().all(fits) {
             drawn.push(at);
         }
     }
-    Ok(drawn)
+    drawn
 }
 
 /// What was made of some sources: those that went wrong first.

@@ -69,6 +69,8 @@ pub struct Recipe {
     pub dropout: f64,
     /// How much of a target's probability goes to all tokens alike.
     pub smoothing: Option<f32>,
+    /// Whether the model may copy what it reads.
+    pub copies: bool,
 }
 
 /// Token rows as one tensor `[rows, longest]`, filled up with [`PAD`], and how long each is.

@@ -1,10 +1,6 @@
-//! Text as tokens: characters, or sub-words that are learned by byte-pair encoding (Sennrich et al. 2016).
+//! Text as tokens: characters, or words with places for those that are not known.
 
-use anyhow::{Result, anyhow};
-use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
-use tokenizers::normalizers::NFC;
-use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
-use tokenizers::{DecoderWrapper, PostProcessorWrapper, TokenizerBuilder, TokenizerImpl};
+use crate::words;
 
 /// Fills short rows up; is not read.
 pub const PAD: usize = 0;
@@ -12,100 +8,104 @@ pub const PAD: usize = 0;
 pub const BEGIN: usize = 1;
 /// Ends a source and a target.
 pub const END: usize = 2;
-/// A character that no text to learn from has.
+/// What is not known and has no place.
 pub const UNKNOWN: usize = 3;
 /// The first token that stands for a text.
 const FIRST: usize = 4;
-
-type SubWords = TokenizerImpl<BPE, NFC, Metaspace, PostProcessorWrapper, DecoderWrapper>;
+/// Words of one source that are not known and yet told apart: the first of them is token [`FIRST`].
+const PLACES: usize = 8;
 
 /// Which texts are which tokens.
+#[derive(Clone, Debug)]
 pub enum Vocabulary {
     /// A token a character; these, in order.
     Characters(Vec<char>),
-    /// Sub-words.
-    SubWords(Box<SubWords>),
+    /// A token a word or sign; these, in order.
+    Words(Vec<String>),
 }
+
+/// Words of a source that are not known, in order. So a target can have them, too, as tokens of [`Vocabulary::Words`].
+pub type Strange = Vec<String>;
 
 impl Vocabulary {
     /// The characters of some texts.
     pub fn characters<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut all: Vec<char> = texts.into_iter().flat_map(str::chars).collect();
-        all.sort_unstable();
-        all.dedup();
-        Self::Characters(all)
+        Self::Characters(in_order(texts.into_iter().flat_map(str::chars)))
     }
 
-    /// Sub-words of some texts, `size` tokens in all: the pairs of pieces that stand together most often become one.
-    ///
-    /// # Errors
-    /// If the tokenizer refuses the texts.
-    pub fn sub_words<'a>(texts: impl IntoIterator<Item = &'a str>, size: usize) -> Result<Self> {
-        let special = ["<pad>", "<begin>", "<end>", "<unknown>"];
-        let special = special.map(|name| tokenizers::AddedToken::from(name, true)).to_vec();
-        let model = BPE::builder().unk_token("<unknown>".into()).build().map_err(plain)?;
-        let mut tokenizer: SubWords = TokenizerBuilder::new()
-            .with_model(model)
-            .with_normalizer(Some(NFC))
-            .with_pre_tokenizer(Some(Metaspace::new('▁', PrependScheme::Always, true)))
-            .with_post_processor(None)
-            .with_decoder(None)
-            .build()
-            .map_err(plain)?;
-        let trainer = BpeTrainerBuilder::new().vocab_size(size).special_tokens(special).show_progress(false);
-        let texts: Vec<&str> = texts.into_iter().collect();
-        tokenizer.train(&mut trainer.build(), texts.into_iter()).map_err(plain)?;
-        Ok(Self::SubWords(Box::new(tokenizer)))
+    /// The words and signs of some texts.
+    pub fn words<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::Words(in_order(texts.into_iter().flat_map(words::split)))
     }
 
     /// How many tokens there are.
     pub fn size(&self) -> usize {
         match self {
-            Self::Characters(characters) => FIRST + characters.len(),
-            Self::SubWords(tokenizer) => tokenizer.get_vocab_size(true),
+            Self::Characters(all) => FIRST + all.len(),
+            Self::Words(all) => FIRST + PLACES + all.len(),
         }
     }
 
-    /// The tokens of a text, [`END`] last.
-    ///
-    /// # Errors
-    /// If the tokenizer refuses the text.
-    pub fn encode(&self, text: &str) -> Result<Vec<usize>> {
+    /// The tokens of a source, [`END`] last, and its strange words.
+    pub fn read(&self, text: &str) -> (Vec<usize>, Strange) {
+        let mut strange = Strange::new();
+        if let Self::Words(all) = self {
+            for word in words::split(text).into_iter().filter(|word| all.binary_search(word).is_err()) {
+                if strange.len() < PLACES && !strange.contains(&word) {
+                    strange.push(word);
+                }
+            }
+        }
+        (self.write(text, &strange), strange)
+    }
+
+    /// The tokens of a target, [`END`] last, of whose source some words are strange.
+    pub fn write(&self, text: &str, strange: &Strange) -> Vec<usize> {
         let mut tokens: Vec<usize> = match self {
             Self::Characters(all) => {
                 let token = |character| all.binary_search(&character).map_or(UNKNOWN, |at| FIRST + at);
                 text.chars().map(token).collect()
             }
-            Self::SubWords(tokenizer) => {
-                tokenizer.encode(text, false).map_err(plain)?.get_ids().iter().map(|&id| id as usize).collect()
+            Self::Words(all) => {
+                let place = |word| strange.iter().position(|other| other == word).map_or(UNKNOWN, |at| FIRST + at);
+                let token = |word| all.binary_search(word).map_or_else(|_| place(word), |at| FIRST + PLACES + at);
+                words::split(text).iter().map(token).collect()
             }
         };
         tokens.push(END);
-        Ok(tokens)
+        tokens
     }
 
-    /// The piece of text of each token, for people: a space as `▁`, the end as `⏹`.
-    pub fn pieces(&self, tokens: &[usize]) -> Vec<String> {
+    /// The piece of text of each token, for people: a blank as `▁`, the end as `⏹`.
+    pub fn pieces(&self, tokens: &[usize], strange: &Strange) -> Vec<String> {
         let piece = |&token: &usize| match (token, self) {
-            (END, _) => "⏹".into(),
-            (..FIRST, _) => "�".into(),
+            (END, _) => Some("⏹".into()),
+            (..FIRST, _) => None,
             (_, Self::Characters(all)) => {
-                all.get(token - FIRST).map_or("�".into(), |character| character.to_string())
+                all.get(token - FIRST).map(|character| character.to_string().replace(' ', "▁"))
             }
-            (_, Self::SubWords(tokenizer)) => tokenizer.id_to_token(token as u32).unwrap_or_else(|| "�".into()),
+            (_, Self::Words(_)) if token < FIRST + PLACES => strange.get(token - FIRST).cloned(),
+            (_, Self::Words(all)) => all.get(token - FIRST - PLACES).cloned(),
         };
-        tokens.iter().map(piece).map(|piece| piece.replace(' ', "▁")).collect()
+        tokens.iter().map(|token| piece(token).unwrap_or_else(|| "�".into())).collect()
     }
 
     /// The text of tokens, up to [`END`].
-    pub fn decode(&self, tokens: &[usize]) -> String {
+    pub fn text(&self, tokens: &[usize], strange: &Strange) -> String {
         let end = tokens.iter().position(|&token| token == END).unwrap_or(tokens.len());
-        self.pieces(&tokens[..end]).concat().replace('▁', " ").trim().to_string()
+        let pieces = self.pieces(&tokens[..end], strange);
+        match self {
+            Self::Characters(_) => pieces.concat().replace('▁', " "),
+            Self::Words(_) => words::join(pieces.iter().map(String::as_str).filter(|piece| *piece != "�")),
+        }
     }
 }
 
-fn plain(error: tokenizers::Error) -> anyhow::Error {
-    anyhow!("{error}")
+fn in_order<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = all.collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 #[cfg(test)]
@@ -115,24 +115,26 @@ mod tests {
     #[test]
     fn characters_come_back_and_strange_ones_are_unknown() {
         let vocabulary = Vocabulary::characters(["ba", "a c"]);
-        assert_eq!((vocabulary.size(), vocabulary.encode("cab").unwrap()), (8, vec![7, 5, 6, END]));
-        assert_eq!(vocabulary.decode(&vocabulary.encode("b a c").unwrap()), "b a c");
-        assert_eq!(vocabulary.encode("é").unwrap(), [UNKNOWN, END]);
-        assert_eq!(vocabulary.pieces(&[4, END, 9, PAD]), ["▁", "⏹", "�", "�"]);
+        assert_eq!((vocabulary.size(), vocabulary.read("cab")), (8, (vec![7, 5, 6, END], vec![])));
+        let (tokens, strange) = vocabulary.read("b a c");
+        assert_eq!(vocabulary.text(&tokens, &strange), "b a c");
+        assert_eq!(vocabulary.read("é").0, [UNKNOWN, END]);
+        assert_eq!(vocabulary.pieces(&[4, END, 9, PAD], &vec![]), ["▁", "⏹", "�", "�"]);
     }
 
     #[test]
-    fn sub_words_join_what_stands_together_and_come_back() {
-        let texts = ["change the password", "the password of the user", "change user"];
-        let learn = |size| Vocabulary::sub_words(texts, size).unwrap();
-        let (few, many) = (learn(30), learn(100));
-        let count = |vocabulary: &Vocabulary| vocabulary.encode("the password").unwrap().len();
-        assert_eq!((count(&many), many.size() <= 100), (3, true), "two words and the end");
-        assert!(count(&few) > count(&many));
-        assert_eq!(many.decode(&many.encode("change  the user").unwrap()), "change  the user");
-        // Another text to learn from is no part of it: x is unknown.
-        assert!(many.encode("x").unwrap().contains(&UNKNOWN));
-        // The same texts give the same tokens.
-        assert_eq!(learn(60).encode(texts[1]).unwrap(), learn(60).encode(texts[1]).unwrap());
+    fn strange_words_of_a_source_can_be_written() {
+        let vocabulary = Vocabulary::words(["Enter the name.", "Saisissez le nom."]);
+        let (tokens, strange) = vocabulary.read("Enter the Xyz name, xyz or abc.");
+        assert_eq!(strange, ["xyz", ",▁", "or", "abc"]);
+        assert_eq!(tokens.iter().filter(|&&token| token == FIRST).count(), 2, "xyz has one place");
+        assert_eq!(vocabulary.text(&tokens, &strange), "Enter the Xyz name, xyz or abc.");
+        let written = vocabulary.write("Saisissez le abc autre", &strange);
+        assert_eq!(written[3..], [FIRST + 3, UNKNOWN, END]);
+        assert_eq!(vocabulary.text(&written, &strange), "Saisissez le abc");
+        // More than there are places for.
+        let many = (0..PLACES + 2).map(|at| format!("w{at}")).collect::<Vec<_>>().join(" ");
+        let (tokens, strange) = vocabulary.read(&many);
+        assert_eq!((strange.len(), tokens[PLACES - 1], tokens[PLACES]), (PLACES, FIRST + PLACES - 1, UNKNOWN));
     }
 }
