@@ -13,6 +13,7 @@
 
 mod baselines;
 mod batch;
+mod look;
 mod model;
 mod page;
 mod question;
@@ -33,7 +34,7 @@ use learn::order::{Order, Purpose, generator};
 use learn::{Options, Plan, files, stop};
 
 use crate::baselines::{QuestionOnly, by_rules};
-use crate::model::Looks;
+use crate::look::Looks;
 use crate::page::Learned;
 use crate::results::{Answerer, Exam, answers};
 use crate::scene::{Scenes, Wordings};

@@ -1,9 +1,6 @@
 //! The model: the question's words look at the digits, and think about what they saw, some times in turn.
 
-use attn::nn::{
-    AttentionOptions, GumbelAttention, GumbelAttentionConfig, MultiHeadAttention, MultiHeadAttentionConfig,
-    NormPlacement, TransformerEncoderLayer, TransformerEncoderLayerConfig,
-};
+use attn::nn::{AttentionOptions, NormPlacement, TransformerEncoderLayer, TransformerEncoderLayerConfig};
 use attn::{AttentionError, Mask, Selection};
 use burn::config::Config;
 use burn::module::{Initializer, Module, Param};
@@ -11,38 +8,8 @@ use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, L
 use burn::tensor::{Device, Tensor, activation};
 
 use crate::batch::Batch;
+use crate::look::{Look, Looks};
 use crate::read::{self, Weights};
-
-/// How words look at digits.
-#[derive(Config, Debug, Copy, PartialEq, Eq)]
-pub enum Looks {
-    /// Every head takes the mean of all digits, by softmax.
-    Soft,
-    /// Every head takes one digit and nothing of the others.
-    Hard,
-    /// Not at all.
-    Blind,
-}
-
-impl Looks {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Soft => "soft attention",
-            Self::Hard => "hard attention",
-            Self::Blind => "blind model",
-        }
-    }
-
-    /// The folder of its checkpoint.
-    pub fn folder(self) -> &'static str {
-        match self {
-            Self::Soft => "soft",
-            Self::Hard => "hard",
-            Self::Blind => "blind",
-        }
-    }
-}
 
 /// Sizes of a [`Fuse`].
 #[derive(Config, Debug)]
@@ -81,17 +48,8 @@ impl FuseConfig {
         let apart = Initializer::Normal { mean: 0.0, std: 0.5 };
         let linear = |d_input, d_output| LinearConfig::new(d_input, d_output).init(device);
         let think = TransformerEncoderLayerConfig::new(d_model, self.heads, 2 * d_model).with_norm(NormPlacement::Pre);
-        let look = || -> Result<Look, AttentionError> {
-            Ok(Look {
-                norm: LayerNormConfig::new(d_model).init(device),
-                attention: MultiHeadAttentionConfig::new(d_model, self.heads)
-                    .with_sinks(Some(Initializer::Zeros))
-                    .init(device)?,
-                gumbel: (self.looks == Looks::Hard).then(|| GumbelAttentionConfig::new().init()).transpose()?,
-            })
-        };
         let blocks = (0..self.looks_in_turn).map(|_| {
-            Ok(Block { look: (self.looks != Looks::Blind).then(look).transpose()?, think: think.init(device)? })
+            Ok(Block { look: Look::init(self.looks, d_model, self.heads, device)?, think: think.init(device)? })
         });
         Ok(Fuse {
             words: EmbeddingConfig::new(self.tokens, d_model).with_initializer(apart.clone()).init(device),
@@ -117,9 +75,7 @@ impl FuseConfig {
 ///   w ← layer(w)                                    a transformer's encoder layer over the words
 /// logits = head · norm(w at [answer])
 /// ```
-/// Digits never look at each other: what a word knows of them it has got by looking. Each head has a sink (Xiao et al. 2024), a logit that
-/// takes weight and gives nothing, so that a word may look at no digit: of "is there a three" that is half the answer. Soft, the attention is multi-head attention; hard,
-/// the same projections lie around a Gumbel-softmax with straight-through gradients (Jang et al. 2017), that takes one digit a head, or none.
+/// Digits never look at each other: what a word knows of them it has got by looking, by a [`Look`].
 #[derive(Module, Debug)]
 pub struct Fuse {
     words: Embedding,
@@ -138,14 +94,6 @@ pub struct Fuse {
 struct Block {
     look: Option<Look>,
     think: TransformerEncoderLayer,
-}
-
-/// Cross-attention from words to digits.
-#[derive(Module, Debug)]
-struct Look {
-    norm: LayerNorm,
-    attention: MultiHeadAttention,
-    gumbel: Option<GumbelAttention>,
 }
 
 /// What the model says of some questions.
@@ -204,32 +152,6 @@ impl Fuse {
         let [batch, _, d_model] = words.dims();
         let answer = words.narrow(1, 0, 1).reshape([batch, d_model]);
         Ok(self.head.forward(self.norm.forward(answer)))
-    }
-}
-
-impl Look {
-    /// What words `[batch, length, d_model]` see of digits `[batch, places, d_model]`, and the weights
-    /// `[batch, heads, length, places]`, if they are wanted; hard, they are 1 for the digit that is chosen and 0 for the others.
-    fn forward(
-        &self,
-        words: Tensor<3>,
-        digits: Tensor<3>,
-        options: &AttentionOptions,
-    ) -> Result<(Tensor<3>, Option<Tensor<4>>), AttentionError> {
-        let (query, [batch, length, d_model], [_, places, _]) =
-            (self.norm.forward(words.clone()), words.dims(), digits.dims());
-        let Some(gumbel) = &self.gumbel else {
-            let output = self.attention.cross_attention(query, digits, options)?;
-            return Ok((output.out, output.weights));
-        };
-        let query = self.attention.project_query(query)?;
-        let (key, value) = self.attention.project_key_value(digits.clone(), digits)?;
-        let sinks = self.attention.sinks.as_ref().map(Param::val);
-        let options = sinks.map_or(options.clone(), |sinks| options.clone().sinks(sinks));
-        let output = gumbel.forward(query, key, value, &options)?;
-        let chosen = output.weights.map(|_| read::chosen(output.indices, places));
-        let joined = output.out.swap_dims(1, 2).reshape([batch, length, d_model]);
-        Ok((self.attention.output.forward(joined), chosen))
     }
 }
 

@@ -10,7 +10,8 @@ use learn::order::held_out;
 use learn::{Options, Outcome, Plan, Trained, seeded, train};
 
 use crate::batch::Batch;
-use crate::model::{Fuse, FuseConfig, Looks};
+use crate::look::Looks;
+use crate::model::{Fuse, FuseConfig};
 use crate::question::ANSWERS;
 use crate::scene::{KeptBack, MOST, Scenes, Wordings};
 use crate::words::Vocabulary;
