@@ -41,9 +41,9 @@ use crate::scene::{Scenes, Wordings};
 use crate::task::Task;
 
 /// Scenes of a step.
-const BATCH: usize = 128;
+const BATCH: usize = 64;
 /// Scenes of an epoch. Every one is new.
-const SCENES: usize = 50 * BATCH;
+const SCENES: usize = 100 * BATCH;
 /// Held-out questions, and as many in new words.
 const QUESTIONS: usize = 2000;
 

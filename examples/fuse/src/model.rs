@@ -103,6 +103,8 @@ pub struct Read {
     pub probabilities: Tensor<2>,
     /// `[batch, length + places]`: how much the answer took from each word and each digit; see [`read::rollout`].
     pub sources: Tensor<2>,
+    /// `[batch, length, places]`: the weight that each word gave each digit, summed over heads and looks; see [`read::looks`].
+    pub looks: Option<Tensor<3>>,
 }
 
 impl Fuse {
@@ -121,8 +123,10 @@ impl Fuse {
     pub fn read(&self, batch: &Batch) -> Result<Read, AttentionError> {
         let mut weights = Some(Vec::new());
         let probabilities = activation::softmax(self.forward(batch, &mut weights)?, 1);
-        let sources = read::rollout(&weights.unwrap_or_default(), batch.images.dims()[1]);
-        Ok(Read { probabilities, sources: sources.ok_or_else(|| AttentionError::value("layers", "at least 1", 0))? })
+        let weights = weights.unwrap_or_default();
+        let sources = read::rollout(&weights, batch.images.dims()[1]);
+        let sources = sources.ok_or_else(|| AttentionError::value("looks_in_turn", "at least 1", 0))?;
+        Ok(Read { probabilities, sources, looks: read::looks(&weights) })
     }
 
     /// Appends the weights of every attention to `weights`, if they are wanted.

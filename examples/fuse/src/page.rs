@@ -7,15 +7,16 @@ use learn::digits::Images;
 use learn::page::{Page, lit_text};
 use learn::{Evaluation, Plan};
 
+use crate::look::Looks;
 use crate::question::{ANSWERS, Kind};
 use crate::results::{Answers, accuracy};
-use crate::scene::Sample;
+use crate::scene::{MOST, Sample};
 
 /// Questions of a kind that are shown, answered right by all and not.
 const SHOWN: [usize; 2] = [3, 3];
 
 const STYLE: &str = "<style>figure .lit{font-size:.84rem;line-height:1.7;\
-margin:2px 0 3px}figure .who{font-size:.8rem;color:var(--soft);margin:8px 0 0}figure .who b{color:var(--ink)}figure .who b.bad{color:var(--accent)}\
+margin:2px 0 3px}figure .who{font-size:.8rem;color:var(--soft);margin:0}figure .picture+.who{margin-top:12px}figure .heat{opacity:.85}figure .who b{color:var(--ink)}figure .who b.bad{color:var(--accent)}\
 td:first-child,th:first-child{text-align:left}</style>";
 
 /// A model that has learned.
@@ -39,7 +40,8 @@ pub fn page(
 ) -> String {
     let lead = "A question in words is answered about a row of handwritten digits that were never seen while learning. The words attend to \
                 the digits: soft, each head mixes all of them; hard, each head takes one. Lit are the words and digits that the answer \
-                comes from, by attention rollout through all layers.";
+                comes from, by attention rollout through all layers. Dots below a digit: the heads of the brightest word that took it, in \
+                two hard looks.";
     let mut page = Page::new("Where the answer comes from", lead);
     page.html(STYLE);
     let mut facts = Vec::new();
@@ -56,9 +58,10 @@ pub fn page(
         };
         facts.push((baseline.name.as_str(), format!("{:.1} %", 100.0 * baseline.value), note));
     }
-    let each = format!("each, of {} new scenes, seed {}, on {}", plan.batch, plan.seed, plan.backend);
-    facts.push(("steps", plan.steps.to_string(), each));
     page.facts(&facts);
+    let steps =
+        format!("{} steps of {} new scenes each, seed {}, on {}.", plan.steps, plan.batch, plan.seed, plan.backend);
+    page.html(&format!("<p class=\"hint\">{steps}</p>"));
     let (heading, rows) =
         table.split_first().map_or((vec![], table), |(first, rows)| (first.iter().map(String::as_str).collect(), rows));
     page.beside(&[curves(learned), learn::page::table(&heading, rows)]);
@@ -104,7 +107,7 @@ fn section(page: &mut Page, kind: Kind, learned: &[Learned], held: &[Sample], im
 }
 
 fn caption(sample: &Sample) -> String {
-    format!("<b>{}</b>? Right is <b>{}</b>.", sample.asked.text(sample.wording), ANSWERS[sample.answer])
+    format!("Right is <b>{}</b>.", ANSWERS[sample.answer])
 }
 
 /// The question and the row, once for each model, lit by what its answer comes from.
@@ -117,11 +120,13 @@ fn tile(sample: &Sample, at: usize, learned: &[Learned], images: &Images) -> Str
         let _ =
             write!(html, "<p class=\"who\">{}: <b{class}>{}</b>, {percent:.0} % sure</p>", one.name, ANSWERS[given]);
         // The answer's token stands before the words, the row after all of them.
-        let sources = &one.answers.sources[at];
-        let (words, digits) = sources.split_at(sources.len() - crate::scene::MOST);
+        let (words, digits) = one.answers.sources[at].split_at(one.answers.sources[at].len() - MOST);
         let words = strongest_is_one(&words[1..]);
+        let brightest = 1 + words.iter().position(|&share| share == 1.0).unwrap_or_default();
+        let looks = one.answers.looks.get(at).filter(|_| one.name == Looks::Hard.name());
+        let dots = looks.and_then(|looks| looks.chunks(MOST).nth(brightest)).unwrap_or_default();
         html += &lit_text(text.split(' ').zip(words));
-        html += &row(sample, images, &strongest_is_one(digits));
+        html += &row(sample, images, &strongest_is_one(digits), dots);
     }
     html
 }
@@ -131,24 +136,29 @@ fn strongest_is_one(shares: &[f64]) -> Vec<f64> {
     shares.iter().map(|share| share / most).collect()
 }
 
-/// The digits side by side, a pixel apart, each lit by its weight.
-fn row(sample: &Sample, images: &Images, weights: &[f64]) -> String {
+/// The digits side by side, a pixel apart, each lit by its weight, and so many dots below it.
+fn row(sample: &Sample, images: &Images, weights: &[f64], dots: &[f64]) -> String {
     let side = images.side;
-    let width = crate::scene::MOST * (side + 1) - 1;
-    let mut svg = format!("<svg class=\"picture\" viewBox=\"0 0 {width} {side}\" shape-rendering=\"crispEdges\">");
+    let (width, height) = (MOST * (side + 1) - 1, side + if dots.is_empty() { 0 } else { 2 });
+    let mut svg = format!("<svg class=\"picture\" viewBox=\"0 0 {width} {height}\">");
     for (place, (&at, weight)) in sample.images.iter().zip(weights).enumerate() {
         let left = place * (side + 1);
         let _ = write!(
             svg,
-            "<rect class=\"heat\" x=\"{left}\" y=\"0\" width=\"{side}\" height=\"{side}\" fill-opacity=\"{weight:.3}\"/>"
+            "<g shape-rendering=\"crispEdges\"><rect class=\"heat\" x=\"{left}\" y=\"0\" width=\"{side}\" height=\"{side}\" \
+             fill-opacity=\"{weight:.3}\"/>"
         );
         for (at, &pixel) in images.image(at).iter().enumerate().filter(|(_, pixel)| **pixel > 0.02) {
-            let (x, y) = (left + at % side, at / side);
+            let (x, y, opacity) = (left + at % side, at / side, 0.9 * pixel);
             let _ = write!(
                 svg,
-                "<rect class=\"ink\" x=\"{x}\" y=\"{y}\" width=\"1\" height=\"1\" fill-opacity=\"{:.2}\"/>",
-                0.85 * pixel
+                "<rect class=\"ink\" x=\"{x}\" y=\"{y}\" width=\"1\" height=\"1\" fill-opacity=\"{opacity:.2}\"/>"
             );
+        }
+        svg += "</g>";
+        for dot in 0..dots.get(place).map_or(0, |count| count.round() as usize) {
+            let (x, y) = (left as f64 + 0.5 + dot as f64, side as f64 + 1.0);
+            let _ = write!(svg, "<circle class=\"ink\" cx=\"{x}\" cy=\"{y}\" r=\"0.35\"/>");
         }
     }
     svg + "</svg>"
@@ -163,11 +173,12 @@ mod tests {
     fn a_row_shows_its_digits_lit_and_no_more() {
         let images = Images { side: 2, pixels: vec![1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0] };
         let sample = Sample { images: vec![1, 0], digits: vec![1, 0], asked: Asked::Exists(1), wording: 0, answer: 19 };
-        let svg = row(&sample, &images, &strongest_is_one(&[0.1, 0.2, 0.0]));
-        assert!(svg.contains("viewBox=\"0 0 17 2\""));
-        assert_eq!((svg.matches("class=\"heat\"").count(), svg.matches("class=\"ink\"").count()), (2, 3));
+        let svg = row(&sample, &images, &strongest_is_one(&[0.1, 0.2, 0.0]), &[2.0, 0.0]);
+        assert!(svg.contains("viewBox=\"0 0 17 4\""));
+        assert_eq!((svg.matches("class=\"heat\"").count(), svg.matches("class=\"ink\"").count()), (2, 5));
+        assert_eq!(svg.matches("<circle").count(), 2);
         assert!(svg.contains("fill-opacity=\"0.500\"") && svg.contains("fill-opacity=\"1.000\""));
         assert!(svg.contains("class=\"ink\" x=\"3\" y=\"0\""), "the second digit begins at the third pixel");
-        assert_eq!(caption(&sample), "<b>is there a one</b>? Right is <b>yes</b>.");
+        assert_eq!(caption(&sample), "Right is <b>yes</b>.");
     }
 }

@@ -33,6 +33,16 @@ pub fn rollout(weights: &[Weights], places: usize) -> Option<Tensor<2>> {
     Some(read.narrow(1, 0, 1).reshape([batch, size]))
 }
 
+/// The weights from each word to each digit, summed over heads and looks, `[batch, length, places]`: of hard looks, how many heads took
+/// the digit. `None` where no word looked.
+pub fn looks(weights: &[Weights]) -> Option<Tensor<3>> {
+    let looks = weights.iter().filter_map(|weights| match weights {
+        Weights::Digits(found) => Some(found.clone().sum_dim(1).squeeze_dim::<3>(1)),
+        Weights::Words(_) => None,
+    });
+    looks.reduce(|sum, look| sum + look)
+}
+
 /// Choices `[batch, heads, length, 1]` as weights `[batch, heads, length, places]`: 1 for the one chosen, 0 for the others.
 pub fn chosen(indices: Tensor<4, Int>, places: usize) -> Tensor<4> {
     let [batch, heads, length, _] = indices.dims();
@@ -52,6 +62,9 @@ mod tests {
         // Two words, two digits. The second word looks at the second digit, the first at the first; then the first asks the second.
         let look = Weights::Digits(chosen(Tensor::from_data([[[[0], [1]]]], &device), 2));
         let ask = Weights::Words(Tensor::from_data([[[[0.0, 1.0], [0.0, 1.0]]]], &device));
+        let looked: Vec<f32> =
+            looks(&[look.clone(), ask.clone(), look.clone()]).unwrap().into_data().iter::<f32>().collect();
+        assert_eq!(looked, [2.0, 0.0, 0.0, 2.0]);
         let found: Vec<f32> = rollout(&[look.clone(), ask.clone()], 2).unwrap().into_data().iter::<f32>().collect();
         // Half itself, half the second word; each of them half itself and half the digit.
         assert_eq!(found, [0.25, 0.25, 0.25, 0.25]);

@@ -24,6 +24,8 @@ pub struct Answers {
     pub probabilities: Vec<f32>,
     /// What it comes from, words and then places; see [`crate::read::rollout`].
     pub sources: Vec<Vec<f64>>,
+    /// What each word gave each place, word by word; see [`crate::read::looks`]. Empty for the blind.
+    pub looks: Vec<Vec<f64>>,
 }
 
 /// Asks the model all questions.
@@ -50,6 +52,11 @@ pub fn answers(
         }
         let all: Vec<f64> = read.sources.try_into_data()?.iter::<f64>().collect();
         answers.sources.extend(all.chunks(sources).map(<[f64]>::to_vec));
+        if let Some(looks) = read.looks {
+            let [_, length, places] = looks.dims();
+            let all: Vec<f64> = looks.try_into_data()?.iter::<f64>().collect();
+            answers.looks.extend(all.chunks(length * places).map(<[f64]>::to_vec));
+        }
     }
     Ok(answers)
 }
