@@ -68,7 +68,7 @@ pub fn learn(
 
     let training = device.clone().autodiff();
     let model = seeded(&training, options.seed, || config.init(&training))?;
-    let loss = CrossEntropyLossConfig::new().with_pad_tokens(Some(vec![PAD])).with_smoothing(recipe.smoothing);
+    let loss = CrossEntropyLossConfig::new().with_pad_tokens(Some(vec![PAD]));
     let loss = loss.init(&training);
     let outcome = train(&plan, &training, &folder, options.fresh, model, |model, batch| {
         let (mut sources, mut targets, mut fed) = (Vec::new(), Vec::new(), Vec::new());

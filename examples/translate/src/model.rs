@@ -250,17 +250,45 @@ mod tests {
     }
 
     #[test]
-    fn greedy_search_takes_the_greatest_logit_of_every_step() {
+    fn greedy_search_takes_the_most_probable_token_of_every_step() {
         let device = Device::default();
-        let model = TranslatorConfig::new(9, 7, Score::Dot, 8).init(&device).unwrap();
-        let (source, lengths) = padded(&[vec![4, 5, END], vec![8, END]], 3, &device);
-        let found = model.translate(source.clone(), &lengths, 5).unwrap();
-        for (row, tokens) in found.iter().enumerate() {
-            let fed: Vec<usize> = [vec![BEGIN], tokens[..tokens.len() - 1].to_vec()].concat();
-            let (fed, _) = padded(&[fed], tokens.len(), &device);
-            let source = source.clone().narrow(0, row, 1);
-            let best = model.log_probs(source, &lengths[row..=row], fed).unwrap().argmax(2);
-            assert_eq!(best.into_data().iter::<i64>().map(|token| token as usize).collect::<Vec<_>>(), *tokens);
+        for (score, copies) in [(Score::Dot, false), (Score::Additive, true)] {
+            let model = TranslatorConfig::new(9, 9, score, 8).with_copies(copies).init(&device).unwrap();
+            let (source, lengths) = padded(&[vec![4, 5, END], vec![END], vec![8, END]], 3, &device);
+            let found = model.translate(source.clone(), &lengths, 5).unwrap();
+            for (row, tokens) in found.iter().enumerate() {
+                let fed: Vec<usize> = [vec![BEGIN], tokens[..tokens.len() - 1].to_vec()].concat();
+                let (fed, _) = padded(&[fed], tokens.len(), &device);
+                let source = source.clone().narrow(0, row, 1);
+                let best = model.log_probs(source, &lengths[row..=row], fed).unwrap().argmax(2);
+                assert_eq!(best.into_data().iter::<i64>().map(|token| token as usize).collect::<Vec<_>>(), *tokens);
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_copies_writes_or_points() {
+        let device = Device::default();
+        let mut model = TranslatorConfig::new(9, 9, Score::Additive, 8).with_copies(true).init(&device).unwrap();
+        let (source, lengths) = padded(&[vec![7, 8, 7, END]], 4, &device);
+        let (target, _) = padded(&[vec![BEGIN, 4]], 2, &device);
+        let probabilities = |model: &Translator| {
+            let log_probs = model.log_probs(source.clone(), &lengths, target.clone()).unwrap();
+            log_probs.exp().into_data().iter::<f32>().collect::<Vec<_>>()
+        };
+        for row in probabilities(&model).chunks(9) {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 2e-5, "{row:?}");
+        }
+        // With the gate shut it points, and 7 stands in two places.
+        let alignment = model.alignment(source.clone(), &lengths, target.clone()).unwrap();
+        let alignment: Vec<f32> = alignment.into_data().iter::<f32>().collect();
+        if let Some(bias) = model.gate.as_mut().and_then(|gate| gate.bias.as_mut()) {
+            *bias = burn::module::Param::from_tensor(Tensor::from_floats([-50.0], &device));
+        }
+        for (row, weights) in probabilities(&model).chunks(9).zip(alignment.chunks(4)) {
+            for (token, expected) in [(7, weights[0] + weights[2]), (8, weights[1]), (END, weights[3]), (4, 0.0)] {
+                assert!((row[token] - expected).abs() < 2e-6, "{token}: {row:?}, {weights:?}");
+            }
         }
     }
 
@@ -268,5 +296,7 @@ mod tests {
     fn sizes_without_a_meaning_are_named() {
         let error = TranslatorConfig::new(9, 7, Score::Dot, 1).init(&Device::default()).unwrap_err().to_string();
         assert!(error.contains("d_hidden"), "{error}");
+        let apart = TranslatorConfig::new(9, 7, Score::Dot, 8).with_copies(true).init(&Device::default());
+        assert!(apart.unwrap_err().to_string().contains("targets"));
     }
 }

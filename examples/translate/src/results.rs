@@ -52,10 +52,8 @@ fn page(task: &Task, all: &[Learned], curve: String) -> String {
     }
     page.facts(&facts);
     page.beside(&[vec![curve], kinds(task, all).into_iter().collect()].concat());
-    page.section(
-        "What it read for what it wrote",
-        "Each row is a token written, each column a token read; the stronger, the more of it was read. ▁ is a space, ⏹ the end.",
-    );
+    let hint = "Each row is a token written, each column a token read: the stronger, the more of it was read.";
+    page.section("What it read for what it wrote", &format!("{hint} {}", task.marks));
     for at in drawn(task, all) {
         let alignment = |one: &Learned| {
             let output = &one.outputs[at];
@@ -66,7 +64,9 @@ fn page(task: &Task, all: &[Learned], curve: String) -> String {
                 if is_right { String::new() } else { format!(" in place of {}", escape(&task.held[at].target)) };
             format!("<figure>{picture}<figcaption>{caption}{truth}</figcaption></figure>")
         };
-        page.beside(&all.iter().map(alignment).collect::<Vec<_>>());
+        let columns = format!("grid-template-columns:repeat({},minmax(0,1fr))", all.len());
+        let alignments: String = all.iter().map(alignment).collect();
+        page.html(&format!("<div style=\"display:grid;gap:12px;margin:12px 0;{columns}\">{alignments}</div>"));
     }
     list(&mut page, task, all);
     page.finish()
@@ -135,5 +135,5 @@ fn list(page: &mut Page, task: &Task, all: &[Learned]) {
     };
     let rows: Vec<Vec<String>> = wrong.iter().take(LISTED).chain(right.iter().take(LISTED / 4)).map(row).collect();
     let head: Vec<&str> = ["source", "should be"].into_iter().chain(all.iter().map(|one| one.score.name())).collect();
-    page.html(&table(&head, &rows));
+    page.html(&format!("<div style=\"overflow-x:auto\">{}</div>", table(&head, &rows)));
 }

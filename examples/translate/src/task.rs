@@ -24,6 +24,8 @@ pub struct Task {
     pub title: &'static str,
     /// What the page is about.
     pub lead: &'static str,
+    /// What the signs in its pictures mean.
+    pub marks: &'static str,
     /// How sources become tokens.
     pub source: Vocabulary,
     /// How targets do.
@@ -67,8 +69,6 @@ pub struct Recipe {
     pub d_hidden: usize,
     /// Probability of dropping a feature.
     pub dropout: f64,
-    /// How much of a target's probability goes to all tokens alike.
-    pub smoothing: Option<f32>,
     /// Whether the model may copy what it reads.
     pub copies: bool,
 }

@@ -76,10 +76,10 @@ impl Vocabulary {
         tokens
     }
 
-    /// The piece of text of each token, for people: a blank as `▁`, the end as `⏹`.
+    /// The piece of text of each token, for people: a blank as `▁`, the end as `↵`.
     pub fn pieces(&self, tokens: &[usize], strange: &Strange) -> Vec<String> {
         let piece = |&token: &usize| match (token, self) {
-            (END, _) => Some("⏹".into()),
+            (END, _) => Some("↵".into()),
             (..FIRST, _) => None,
             (_, Self::Characters(all)) => {
                 all.get(token - FIRST).map(|character| character.to_string().replace(' ', "▁"))
@@ -119,7 +119,7 @@ mod tests {
         let (tokens, strange) = vocabulary.read("b a c");
         assert_eq!(vocabulary.text(&tokens, &strange), "b a c");
         assert_eq!(vocabulary.read("é").0, [UNKNOWN, END]);
-        assert_eq!(vocabulary.pieces(&[4, END, 9, PAD], &vec![]), ["▁", "⏹", "�", "�"]);
+        assert_eq!(vocabulary.pieces(&[4, END, 9, PAD], &vec![]), ["▁", "↵", "�", "�"]);
     }
 
     #[test]
