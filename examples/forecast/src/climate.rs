@@ -92,7 +92,7 @@ fn course(weather: &Weather, days: impl Iterator<Item = usize>) -> Vec<Row> {
 /// Of wave 0, a level, and then of cosine and sine in turn.
 fn height(wave: usize, season: usize) -> f64 {
     let angle = TAU * wave.div_ceil(2) as f64 * season as f64 / SEASONS as f64;
-    if wave % 2 == 0 && wave > 0 { angle.sin() } else { angle.cos() }
+    if wave > 0 && wave.is_multiple_of(2) { angle.sin() } else { angle.cos() }
 }
 
 /// The columns of a day; of rain the logarithm, since a little more on a dry day tells more than on a wet one.

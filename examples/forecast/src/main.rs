@@ -107,7 +107,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         ),
         ("last value", 2, false, errors(&weather, &origins, |origin, _| weather.target(origin))),
         ("usual", 1, false, errors(&weather, &origins, |origin, ahead| climate.usual[origin + ahead])),
-        ("damped", 1, true, errors(&weather, &origins, |o, ahead| damped(&climate, &left, o, ahead))),
+        ("faded", 1, true, errors(&weather, &origins, |o, ahead| damped(&climate, &left, o, ahead))),
     ];
     let [own, naive, persistence, climatology, part] = by_horizon.each_ref().map(|(.., errors)| mean(errors));
     let metric =

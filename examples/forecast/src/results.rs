@@ -14,7 +14,7 @@ use crate::data::{COLUMNS, Weather};
 use crate::model::{Forecaster, ForecasterConfig};
 
 /// Days before a forecast that the page shows.
-const PAST: usize = 21;
+const PAST: usize = 14;
 
 /// What was forecast from each day of a run of days, in °C, and what was read for it.
 pub struct Reading {
@@ -88,7 +88,7 @@ pub struct Results<'a> {
     pub plan: &'a Plan,
     /// The errors.
     pub evaluation: &'a Evaluation,
-    /// Name, colour, whether it is drawn thin, and the error for each number of days ahead.
+    /// Name, colour, whether it is drawn as marks, and the error for each number of days ahead.
     pub by_horizon: &'a [(&'a str, usize, bool, [f64; HORIZONS])],
     /// The loss of every step.
     pub losses: &'a [f32],
@@ -136,17 +136,19 @@ fn page(results: &Results, loss: &str) -> String {
         "The year",
         "Each day's highest temperature in °C, and what was forecast for it a day and a week before.",
     );
-    page.html(&held_out_year(results));
+    page.beside(&[held_out_year(results)]);
     page.section("The error", "Left by how many days ahead; right the loss while learning, in °C.");
     page.html(&side_by_side(&[by_horizon(results), loss.to_string()]));
     page.section(
         "Which days are read",
-        "The mean weight of each head by how many days ago, over all days of the year.",
+        "The mean weight of each head by how many days ago, over all days of the year. ALiBi makes the first head look at the \
+         last days and the last head at all of its window almost alike.",
     );
     let layers = results.reading.lags.iter().enumerate().map(|(layer, heads)| by_lag_chart(layer, heads));
     page.html(&side_by_side(&layers.collect::<Vec<_>>()));
     let hint = "The fifteenth of January, April, July and October: the days before, the forecast and what came. Below, the days before \
-                in °C, lit by how much they were read through all layers, by attention rollout; the last one is always read most.";
+                in °C, lit by how much they were read through all layers, by attention rollout; the last one is always read most. What is \
+                usual steps at New Year: a year that was learned from does not count for its own days.";
     page.section("Four weeks", hint);
     let is_shown = |day: &usize| weather.dates[*day].day == 15 && weather.dates[*day].month % 3 == 1;
     let weeks: Vec<String> = origins.iter().copied().filter(is_shown).map(|origin| week(results, origin)).collect();
@@ -161,8 +163,8 @@ fn side_by_side(pieces: &[String]) -> String {
     format!("<div style=\"{style}\">{pieces}</div>")
 }
 
-fn series(name: &str, colour: usize, is_faint: bool, points: impl Iterator<Item = (f64, f64)>) -> Series {
-    Series { name: name.into(), points: points.collect(), colour, is_faint }
+fn series(name: &str, colour: usize, points: impl Iterator<Item = (f64, f64)>) -> Series {
+    Series { name: name.into(), points: points.collect(), colour, is_faint: false }
 }
 
 fn held_out_year(results: &Results) -> String {
@@ -173,17 +175,20 @@ fn held_out_year(results: &Results) -> String {
     };
     let days = || origins.iter().enumerate().map(|(at, &origin)| ((at + 1) as f64, origin + 1));
     let lines = [
-        series("usual", 1, true, days().map(|(x, day)| (x, climate.usual[day]))),
-        series("it was", 1, false, days().map(|(x, day)| (x, weather.target(day)))),
-        series("a week before", 2, false, ahead(HORIZONS)),
-        series("a day before", 0, false, ahead(1)),
+        series("usual", 3, days().map(|(x, day)| (x, climate.usual[day]))),
+        series("it was", 1, days().map(|(x, day)| (x, weather.target(day)))),
+        series("a week before", 2, ahead(HORIZONS)),
+        series("a day before", 0, ahead(1)),
     ];
     curve::svg("The highest temperature, °C", "day of the year", &lines, None)
 }
 
 fn by_horizon(results: &Results) -> String {
-    let line = |(name, colour, is_faint, errors): &(&str, usize, bool, [f64; HORIZONS])| {
-        series(name, *colour, *is_faint, errors.iter().enumerate().map(|(at, error)| ((at + 1) as f64, *error)))
+    let line = |(name, colour, is_marks, errors): &(&str, usize, bool, [f64; HORIZONS])| {
+        let points = errors.iter().enumerate().map(|(at, error)| ((at + 1) as f64, *error));
+        // A mark is a short stroke and a gap after it.
+        let mark = |(x, y): (f64, f64)| [(x - 0.12, y), (x + 0.12, y), (x, f64::NAN)];
+        if *is_marks { series(name, *colour, points.flat_map(mark)) } else { series(name, *colour, points) }
     };
     let lines: Vec<Series> = results.by_horizon.iter().map(line).collect();
     curve::svg("Error, °C", "days ahead", &lines, None)
@@ -191,7 +196,7 @@ fn by_horizon(results: &Results) -> String {
 
 fn by_lag_chart(layer: usize, heads: &[Vec<f64>]) -> String {
     let line = |(head, weights): (usize, &Vec<f64>)| {
-        series(&format!("head {}", head + 1), head, false, weights.iter().enumerate().map(|(lag, w)| (lag as f64, *w)))
+        series(&format!("head {}", head + 1), head, weights.iter().enumerate().map(|(lag, w)| (lag as f64, *w)))
     };
     let lines: Vec<Series> = heads.iter().enumerate().map(line).collect();
     curve::svg(&format!("Layer {}", layer + 1), "days ago", &lines, Some(0.0))
@@ -204,9 +209,9 @@ fn week(results: &Results, origin: usize) -> String {
     let days = || origin.saturating_sub(PAST - 1)..=origin + HORIZONS;
     let forecast = (1..=HORIZONS).map(|ahead| (ahead as f64, reading.forecast(origin, ahead)));
     let lines = [
-        series("usual", 1, true, days().map(|day| (x(day), climate.usual[day]))),
-        series("it was", 1, false, days().map(|day| (x(day), weather.target(day)))),
-        series("forecast", 0, false, std::iter::once((0.0, weather.target(origin))).chain(forecast)),
+        series("usual", 3, days().map(|day| (x(day), climate.usual[day]))),
+        series("it was", 1, days().map(|day| (x(day), weather.target(day)))),
+        series("forecast", 0, std::iter::once((0.0, weather.target(origin))).chain(forecast)),
     ];
     let date = weather.dates[origin].to_string();
     let error = errors(weather, &[origin], |origin, ahead| reading.forecast(origin, ahead)).iter().sum::<f64>();

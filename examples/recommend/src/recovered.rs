@@ -47,10 +47,10 @@ impl Head {
 }
 
 /// The greatest error of the rates, as a part of the true one.
-pub fn error(rule: &Rule, rates: &[f64]) -> f64 {
-    let errors = rule.habits.iter().zip(rates).map(|(habit, rate)| (rate / habit.rate - 1.0).abs());
+pub fn error(rule: &Rule, heads: &[Head]) -> f64 {
+    let errors = rule.habits.iter().zip(heads).map(|(habit, head)| (head.rate / habit.rate - 1.0).abs());
     // NaN stays, and is no small error.
-    errors.fold(0.0, |most, error| if most.is_nan() || error <= most { most } else { error })
+    errors.fold(0.0, |most: f64, error| if most.is_nan() || error <= most { most } else { error })
 }
 
 /// How fast a bias falls: the line of least squares, where an age counts as much as it is read, `exp(bias)`.
@@ -83,7 +83,11 @@ mod tests {
     #[test]
     fn the_error_is_the_greatest_and_no_number_is_none() {
         let rule = Rule::new(1);
-        assert!((error(&rule, &[0.8 * 1.1, 0.15 * 0.8]) - 0.2).abs() < 1e-12);
-        assert!(error(&rule, &[f64::NAN, 0.15]).is_nan() && error(&rule, &[0.8, f64::NAN]).is_nan());
+        let of = |rates: [f64; 2]| {
+            let head = |rate| Head { number: 0, bias: vec![], rate, follower: vec![] };
+            error(&rule, &rates.map(head))
+        };
+        assert!((of([0.8 * 1.1, 0.15 * 0.8]) - 0.2).abs() < 1e-12);
+        assert!(of([f64::NAN, 0.15]).is_nan() && of([0.8, f64::NAN]).is_nan());
     }
 }

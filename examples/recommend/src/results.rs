@@ -110,23 +110,25 @@ fn page(results: &Results, loss: &str, bias: &str) -> String {
     for baseline in &evaluation.baselines {
         let is_ceiling = !baseline.is_promised;
         let note = match (evaluation.is_better_than(baseline), is_ceiling) {
-            (_, true) => "who knows the rule; nobody can do better but by luck",
+            (_, true) => "the ceiling: better only by luck",
             (true, _) => "beaten",
             (false, _) => "not beaten",
         };
         facts.push((&baseline.name, evaluation.shown(baseline.value), note.to_string()));
     }
-    for (head, habit) in results.heads.iter().zip(&results.rule.habits) {
+    for ((head, habit), name) in
+        results.heads.iter().zip(&results.rule.habits).zip(["rate of the quick head", "of the slow head"])
+    {
         let note = format!("true {:.3}; the follower of {} of {ITEMS} items is right", habit.rate, head.right(habit));
-        facts.push(("learned rate", format!("{:.3}", head.rate), note));
+        facts.push((name, format!("{:.3}", head.rate), note));
     }
     let samples = format!("of {} sessions each, seed {}, on {}", plan.batch, plan.seed, plan.backend);
     facts.push(("steps", plan.steps.to_string(), samples));
     page.facts(&facts);
 
     let hint = format!(
-        "Left the bias, right what it makes of {AGES} items alike: the share that each age is read. {}: {:.1} %.",
-        recovery.metric,
+        "Left the bias, right the share that each age is read of {AGES} items alike. Lines are the rule, marks what was learned; the \
+         worse rate is wrong by {:.1} %. An age that is hardly read says little.",
         100.0 * recovery.value
     );
     page.section("The bias, true and learned", &hint);
@@ -147,21 +149,27 @@ fn pair(charts: &[String]) -> String {
     format!("<div style=\"{style}\">{}</div>", charts.concat())
 }
 
-/// Two lines a head: the rule's, pale, and the learned one.
+/// A line for each habit of the rule, and marks for the head that learned it.
 fn lines(results: &Results, of: impl Fn(&[f64]) -> Vec<f64>) -> Vec<Series> {
-    let series = |name: String, bias: &[f64], colour, is_faint| {
+    let line = |colour, bias: &[f64]| {
         let points = of(bias).into_iter().enumerate().map(|(age, y)| (age as f64, y)).collect();
-        Series { name, points, colour, is_faint }
+        Series { name: String::new(), points, colour, is_faint: false }
     };
-    let both = results.heads.iter().zip(&results.rule.habits).enumerate().flat_map(|(at, (head, habit))| {
+    let each = results.heads.iter().zip(&results.rule.habits).zip(["quick", "slow"]).enumerate();
+    let both = each.flat_map(|(at, ((head, habit), name))| {
         let truth: Vec<f64> = (0..AGES).map(|age| -habit.rate * age as f64).collect();
-        let name = ["quick", "slow"].get(at).unwrap_or(&"");
-        [
-            series(format!("{name}, true"), &truth, 2 * at + 1, false),
-            series(format!("{name}, learned"), &head.bias, 2 * at, false),
-        ]
+        let (mut truth, mut learned) = (line(2 * at + 1, &truth), line(2 * at, &head.bias));
+        truth.name = format!("{name}, rule");
+        learned.name = "learned".into();
+        learned.points = learned.points.into_iter().flat_map(mark).collect();
+        [truth, learned]
     });
     both.collect()
+}
+
+/// A short stroke, and a gap after it.
+fn mark((x, y): (f64, f64)) -> [(f64, f64); 3] {
+    [(x - 0.2, y), (x + 0.2, y), (x, f64::NAN)]
 }
 
 fn bias(results: &Results) -> String {
@@ -182,7 +190,7 @@ fn shown(results: &Results, number: usize) -> String {
     let (past, next) = (&session.items[..PAST.min(LENGTH - 1)], session.items[PAST.min(LENGTH - 1)]);
     let scores = results.reading.scores(number, past.len());
     let cause = session.causes[past.len()];
-    let mut html = String::from("<figure style=\"margin:10px 0\">");
+    let mut heads = Vec::new();
     for (at, (head, title)) in results.heads.iter().zip(["quick", "slow"]).enumerate() {
         let weights = results.reading.read(number, head.number, past.len());
         let most = weights.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
@@ -195,7 +203,7 @@ fn shown(results: &Results, number: usize) -> String {
             })
             .collect();
         let lit = lit_text(names.iter().map(String::as_str).zip(weights.iter().map(|weight| weight / most)));
-        html += &format!("<figcaption>The {title} head</figcaption>{lit}");
+        heads.push(format!("<div><figcaption>The {title} head</figcaption>{lit}</div>"));
     }
     let mut best: Vec<usize> = (0..ITEMS).collect();
     best.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
@@ -205,8 +213,9 @@ fn shown(results: &Results, number: usize) -> String {
     });
     let why = if cause.is_none() { ", for no reason" } else { "" };
     let list = list.collect::<Vec<_>>().join(", ");
-    html + &format!(
-        "<figcaption>Recommended: {list}. Then came <b>{}</b>{why}: rank {}.</figcaption></figure>",
+    format!(
+        "<figure style=\"margin:10px 0\">{}<figcaption>Recommended: {list}. Then came <b>{}</b>{why}: rank {}.</figcaption></figure>",
+        pair(&heads),
         name(next),
         rank(&scores, next)
     )
