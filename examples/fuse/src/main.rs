@@ -93,7 +93,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         task.held.labels.len(),
         QUESTIONS,
     );
-    let steps = options.steps(Order::new(SCENES, BATCH, 0).steps_per_epoch(), 48, 10);
+    let steps = options.steps(Order::new(SCENES, BATCH, 0).steps_per_epoch(), 30, 9);
     let mut plan = Plan::new("", backend, options.seed, SCENES, BATCH, steps);
     plan.learning_rate = 3e-3;
     plan.warm_up = steps / 10;
