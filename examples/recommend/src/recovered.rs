@@ -8,6 +8,9 @@ use crate::rule::{Habit, ITEMS, LENGTH, Rule};
 /// Ages that an item of a session can have.
 pub const AGES: usize = LENGTH - 1;
 
+/// The share below which an age counts as hardly read.
+const LEAST: f64 = 0.01;
+
 /// A head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
@@ -53,10 +56,13 @@ pub fn error(rule: &Rule, heads: &[Head]) -> f64 {
     errors.fold(0.0, |most: f64, error| if most.is_nan() || error <= most { most } else { error })
 }
 
-/// How fast a bias falls: the line of least squares, where an age counts as much as it is read, `exp(bias)`.
+/// How fast a bias falls: the line of least squares, where an age counts as much as it is read. One that is hardly read is hardly
+/// learned, either, and is left out.
 fn rate(bias: &[f64]) -> f64 {
     let most = bias.iter().copied().fold(f64::MIN, f64::max);
-    let weights: Vec<f64> = bias.iter().map(|b| (b - most).exp()).collect();
+    let mut weights: Vec<f64> = bias.iter().map(|b| (b - most).exp()).collect();
+    let all: f64 = weights.iter().sum();
+    weights.iter_mut().filter(|weight| **weight < LEAST * all).for_each(|weight| *weight = 0.0);
     let sum: f64 = weights.iter().sum();
     let mean = |of: &dyn Fn(usize) -> f64| (0..bias.len()).map(|age| weights[age] * of(age)).sum::<f64>() / sum;
     let (age, level) = (mean(&|age| age as f64), mean(&|age| bias[age]));
@@ -74,7 +80,7 @@ mod tests {
         assert!((rate(&line) - 0.8).abs() < 1e-12);
         let mut shaken = line.clone();
         shaken[17] += 1.0;
-        assert!((rate(&shaken) - 0.8).abs() < 0.01, "{}", rate(&shaken));
+        assert!((rate(&shaken) - 0.8).abs() < 1e-12, "{}", rate(&shaken));
         shaken = line;
         shaken[0] += 0.4;
         assert!((rate(&shaken) - 0.8).abs() > 0.05, "{}", rate(&shaken));
