@@ -37,7 +37,7 @@ use crate::baselines::{QuestionOnly, by_rules};
 use crate::look::Looks;
 use crate::page::Learned;
 use crate::results::{Answerer, Exam, answers};
-use crate::scene::{Scenes, Wordings};
+use crate::scene::Wordings;
 use crate::task::Task;
 
 /// Scenes of a step.
@@ -98,7 +98,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     plan.learning_rate = 3e-3;
     plan.warm_up = steps / 10;
 
-    let exam = Exam::draw(&Scenes::of(&task.held)?, QUESTIONS, options.seed);
+    let exam = Exam::draw(&task.held_scenes, QUESTIONS, options.seed);
     let mut rng = generator(options.seed, Purpose::HeldOut, 11);
     let may_learn = task.scenes.draw_all(10 * QUESTIONS, Wordings::Learned, Some(task.kept_back), &mut rng);
     let (only, means) = (QuestionOnly::of(&may_learn), ClassMeans::of(&task.learned));

@@ -28,6 +28,8 @@ pub struct Task {
     pub held: Digits,
     /// Rows of the former.
     pub scenes: Scenes,
+    /// Rows of the latter.
+    pub held_scenes: Scenes,
     /// Pairs that are never joined while learning.
     pub kept_back: KeptBack,
     /// The words.
@@ -40,12 +42,14 @@ impl Task {
     /// # Errors
     /// If they are not there, or not what they should be.
     pub fn read(options: &Options) -> Result<Self> {
-        let digits = Digits::read(Set::Sklearn, &options.data(Set::Sklearn.name())?)?;
+        let folder = options.data(Set::Sklearn.name())?;
+        let digits = Digits::read(Set::Sklearn, &folder)?;
         let (learned, held) = held_out(&digits.labels, HELD_OUT, options.seed);
         let (learned, held) = (digits.some(&learned), digits.some(&held));
-        let scenes = Scenes::of(&learned)?;
+        let scenes = |digits| Scenes::of(digits).with_context(|| folder.display().to_string());
+        let (scenes, held_scenes) = (scenes(&learned)?, scenes(&held)?);
         let kept_back = KeptBack::of(options.seed);
-        Ok(Self { learned, held, scenes, kept_back, vocabulary: Vocabulary::new() })
+        Ok(Self { learned, held, scenes, held_scenes, kept_back, vocabulary: Vocabulary::new() })
     }
 
     /// Trains a model, or goes on with one, in a folder of its own; `None` if someone asked to stop.
