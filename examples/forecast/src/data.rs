@@ -31,7 +31,7 @@ impl Date {
     fn parse(text: &str) -> Option<Self> {
         let numbers: Vec<u32> = text.split('/').map(|number| number.parse().ok()).collect::<Option<_>>()?;
         let &[year, month, day] = numbers.as_slice() else { return None };
-        let is_one = (1..=12).contains(&month) && (1..=days(year, month)).contains(&day);
+        let is_one = year <= 9999 && (1..=12).contains(&month) && (1..=days(year, month)).contains(&day);
         is_one.then_some(Self { year, month, day })
     }
 
@@ -114,8 +114,8 @@ impl Weather {
 
     /// The first day of a year, and the one after its last.
     pub fn year(&self, year: u32) -> (usize, usize) {
-        let before = |year| self.dates.partition_point(|date| date.year < year);
-        (before(year), before(year + 1))
+        let days = |is_before: &dyn Fn(u32) -> bool| self.dates.partition_point(|date| is_before(date.year));
+        (days(&|other| other < year), days(&|other| other <= year))
     }
 }
 
@@ -152,6 +152,7 @@ pub(crate) mod tests {
     fn years_begin_and_end_where_they_do() {
         let weather = made(365 + 366 + 10, |_| 0.0);
         assert_eq!((weather.year(2011), weather.year(2012), weather.year(2013)), ((0, 365), (365, 731), (731, 741)));
+        assert_eq!((weather.year(2000), weather.year(u32::MAX)), ((0, 0), (741, 741)));
         assert_eq!(weather.dates[730].to_string(), "2012-12-31");
         assert_eq!(weather.dates[730].season(), SEASONS - 1);
     }

@@ -5,11 +5,11 @@
 //! distance (Press et al. 2022), and says how unusually warm each of the next 7 days will be. What is usual at each time of the year,
 //! and how far days lie from it, comes from the years learned from alone.
 //!
-//! The last year is held out, all of it: no day of it is learned from as input or target. Forecasts are judged by the mean absolute
-//! error over 1 to 7 days ahead. What must be beaten is the seasonal naive forecast, what the same date had the year before. Beside it
-//! stand what was last measured, what is usual, and what is usual with the part of today's anomaly that is left on average: a hard one.
-//! The sizes and the number
-//! of steps were chosen on the year before (`--year 2014`), as there is little to learn from and more of either learns it by heart.
+//! The last year is held out, all of it: no day of it is learned from as input or target. A forecast reads the days up to its own, as
+//! anyone could have then. Forecasts are judged by the mean absolute error over 1 to 7 days ahead. What must be beaten is the seasonal
+//! naive forecast, what the same date had the year before. Beside it stand what was last measured, what is usual, and what is usual
+//! with the part of today's anomaly that is left on average: a hard one. The sizes and the number of steps were chosen on the year
+//! before (`--year 2014`): there is little to learn from, and more of either learns it by heart.
 
 mod augment;
 mod baselines;
@@ -61,7 +61,10 @@ fn run(args: &Args) -> Result<ExitCode> {
     let year = args.year.or(weather.dates.last().map(|date| date.year)).context("vega: no days")?;
     // Days before `first` are learned from.
     let (first, end) = weather.year(year);
-    ensure!(first >= data::SEASONS && end - first > HORIZONS, "{year}: expected that year and a whole one before it");
+    ensure!(
+        first >= 2 * data::SEASONS && end - first > HORIZONS,
+        "vega: expected {year} and two whole years before it"
+    );
     let folder = options.out("forecast")?;
     println!("{first} days to learn from, {} of {year} held out, on backend {backend}", end - first);
 
