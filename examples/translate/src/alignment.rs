@@ -24,7 +24,7 @@ pub fn picture(read: &[String], written: &[String], weights: &[Vec<f64>]) -> Str
     // Writing to a string cannot fail.
     for (at, label) in read.iter().enumerate() {
         let (x, y) = (left + CELL * (at as f64 + 0.5), top - 6.0);
-        let _ = match is_upright {
+        let _ = match is_upright && label.chars().count() > 1 {
             true => {
                 write!(svg, "<text transform=\"translate({:.1} {y}) rotate(-90)\">{}</text>", x + 4.0, escape(label))
             }

@@ -66,7 +66,7 @@ pub fn task(folder: &Path, seed: u64) -> Result<Task> {
         kind: Vec::new(),
         kinds: Vec::new(),
         pair: Box::new(move |at, rng| varied(&learned[at], rng)),
-        recipe: Recipe { batch: 16, epochs: (25, 12), rate: 8e-3, d_hidden: 96, dropout: 0.3, copies: true },
+        recipe: Recipe { batch: 16, epochs: (40, 20), rate: 8e-3, d_hidden: 96, dropout: 0.3, copies: true, beams: 4 },
     })
 }
 

@@ -12,7 +12,7 @@ use learn::{Evaluation, Goal, Options, Outcome, Plan, seeded, train};
 
 use crate::model::{Score, Translator, TranslatorConfig};
 use crate::task::{Task, padded};
-use crate::text::{BEGIN, PAD};
+use crate::text::{BEGIN, PAD, UNKNOWN};
 
 /// Sources that go through the model together.
 const TOGETHER: usize = 500;
@@ -71,18 +71,20 @@ pub fn learn(
     let loss = CrossEntropyLossConfig::new().with_pad_tokens(Some(vec![PAD]));
     let loss = loss.init(&training);
     let outcome = train(&plan, &training, &folder, options.fresh, model, |model, batch| {
-        let (mut sources, mut targets, mut fed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sources, mut targets, mut fed): (Vec<_>, Vec<Vec<usize>>, Vec<_>) = Default::default();
         for &sample in &batch.samples {
             let pair = (task.pair)(sample, &mut batch.rng);
             let (source, strange) = task.source.read(&pair.source);
             let target = task.target.write(&pair.target, &strange);
             sources.push(source);
             fed.push([&[BEGIN], &target[..target.len() - 1]].concat());
-            targets.push(target);
+            // What has no token is not learned to be written.
+            targets.push(target.into_iter().map(|token| if token == UNKNOWN { PAD } else { token }).collect());
         }
-        let ((source, lengths), (targets, _)) =
-            (padded(&sources, task.longest.0, &training), padded(&targets, task.longest.1, &training));
-        let log_probs = model.log_probs(source, &lengths, padded(&fed, task.longest.1, &training).0)?;
+        let (read, written) = (width(&sources, task.longest.0), width(&targets, task.longest.1));
+        let (source, lengths) = padded(&sources, read, &training);
+        let (fed, targets) = (padded(&fed, written, &training).0, padded(&targets, written, &training).0);
+        let log_probs = model.log_probs(source, &lengths, fed)?;
         Ok(loss.forward(log_probs.flatten(0, 1), targets.flatten(0, 1)))
     })?;
     let trained = match outcome {
@@ -92,6 +94,11 @@ pub fn learn(
     let outputs = translate(&trained.model.valid(), task, device)?;
     let evaluation = evaluate(task, score, &outputs, is_whole(options));
     Ok(Some(Learned { score, plan, losses: trained.losses, evaluation, outputs }))
+}
+
+/// How wide the tensor of some rows is: a multiple of 8, so that shapes are few, up to the longest row that there is at all.
+fn width(rows: &[Vec<usize>], longest: usize) -> usize {
+    rows.iter().map(Vec::len).max().unwrap_or(0).next_multiple_of(8).min(longest)
 }
 
 fn is_whole(options: &Options) -> bool {
@@ -118,7 +125,7 @@ fn translate(model: &Translator, task: &Task, device: &Device) -> Result<Vec<Out
         let (sources, strange): (Vec<_>, Vec<_>) = pairs.iter().map(|pair| task.source.read(&pair.source)).unzip();
         let longest = sources.iter().map(Vec::len).max().unwrap_or(0);
         let (source, lengths) = padded(&sources, longest, device);
-        let made = model.translate(source.clone(), &lengths, task.longest.1 + task.longest.1 / 2)?;
+        let made = model.translate(source.clone(), &lengths, task.longest.1 + task.longest.1 / 2, task.recipe.beams)?;
         let fed: Vec<Vec<usize>> =
             made.iter().map(|tokens| [&[BEGIN], &tokens[..tokens.len().saturating_sub(1)]].concat()).collect();
         let steps = fed.iter().map(Vec::len).max().unwrap_or(0);

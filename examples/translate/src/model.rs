@@ -1,7 +1,7 @@
 //! A recurrent network that reads a sequence and writes another, attending at every step: Bahdanau et al. 2015, or Luong et al. 2015.
 
 use attn::AttentionError;
-use attn::nn::generate::{GreedySearch, StepModel};
+use attn::nn::generate::{BeamSearch, GreedySearch, LengthPenalty, StepModel};
 use attn::nn::seq2seq::{
     AlignmentScore, AttendingDecoder, AttendingDecoderConfig, AttendingState, AttentionStyle, Direction,
     RecurrentEncoder, RecurrentEncoderConfig, RecurrentKind, StateBridge, StateBridgeConfig, length_padding,
@@ -149,7 +149,8 @@ impl Translator {
         Ok((written.exp() * gate + copied).clamp_min(1e-6).log())
     }
 
-    /// What the model makes of each source by greedy search, at most `longest` tokens, the end included.
+    /// What the model makes of each source, at most `longest` tokens, the end included: by greedy search, or by beam search for more than
+    /// one beam.
     ///
     /// # Errors
     /// An error that names what does not fit.
@@ -158,10 +159,17 @@ impl Translator {
         source: Tensor<2, Int>,
         lengths: &[usize],
         longest: usize,
+        beams: usize,
     ) -> Result<Vec<Vec<usize>>, AttentionError> {
         let steps = Steps { model: self, reading: self.read(source, lengths)?, rows: lengths.len() };
-        let found = GreedySearch::new(END, longest).run(&steps)?;
-        Ok(found.into_iter().map(|hypothesis| hypothesis.tokens).collect())
+        if beams == 1 {
+            let found = GreedySearch::new(END, longest).run(&steps)?;
+            return Ok(found.into_iter().map(|hypothesis| hypothesis.tokens).collect());
+        }
+        // By the mean of a token, so that leaving out does not pay.
+        let search = BeamSearch::new(END, longest, beams).with_penalty(LengthPenalty::Power { alpha: 1.0 });
+        let best = search.run(&steps)?.into_iter().map(|found| found.into_iter().next().map(|best| best.tokens));
+        Ok(best.map(Option::unwrap_or_default).collect())
     }
 
     /// The alignment `[batch, target_len, source_len]`: how much of each source token is read for the token after each of `target`.
@@ -255,7 +263,8 @@ mod tests {
         for (score, copies) in [(Score::Dot, false), (Score::Additive, true)] {
             let model = TranslatorConfig::new(9, 9, score, 8).with_copies(copies).init(&device).unwrap();
             let (source, lengths) = padded(&[vec![4, 5, END], vec![END], vec![8, END]], 3, &device);
-            let found = model.translate(source.clone(), &lengths, 5).unwrap();
+            let found = model.translate(source.clone(), &lengths, 5, 1).unwrap();
+            assert_eq!(model.translate(source.clone(), &lengths, 5, 2).unwrap().len(), 3);
             for (row, tokens) in found.iter().enumerate() {
                 let fed: Vec<usize> = [vec![BEGIN], tokens[..tokens.len() - 1].to_vec()].concat();
                 let (fed, _) = padded(&[fed], tokens.len(), &device);

@@ -14,6 +14,9 @@ pub struct Pair {
     pub target: String,
 }
 
+/// The pair of a sample; what is random in it is drawn.
+pub type Draw = Box<dyn Fn(usize, &mut StdRng) -> Pair>;
+
 /// A translation to learn.
 pub struct Task {
     /// Its name in the checkpoint, and that of its folder.
@@ -34,8 +37,8 @@ pub struct Task {
     pub longest: (usize, usize),
     /// Samples to learn from.
     pub samples: usize,
-    /// The pair of a sample; what is random in it is drawn.
-    pub pair: Box<dyn Fn(usize, &mut StdRng) -> Pair>,
+    /// Their pairs.
+    pub pair: Draw,
     /// Sources with fewer tokens are not drawn: they say little.
     pub shortest_drawn: usize,
     /// Pairs held out.
@@ -71,6 +74,8 @@ pub struct Recipe {
     pub dropout: f64,
     /// Whether the model may copy what it reads.
     pub copies: bool,
+    /// Beams of the search for what to write; 1 is greedy.
+    pub beams: usize,
 }
 
 /// Token rows as one tensor `[rows, longest]`, filled up with [`PAD`], and how long each is.

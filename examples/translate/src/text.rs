@@ -33,9 +33,11 @@ impl Vocabulary {
         Self::Characters(in_order(texts.into_iter().flat_map(str::chars)))
     }
 
-    /// The words and signs of some texts.
+    /// The words and signs that some texts have at least twice: of the others too little is known.
     pub fn words<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
-        Self::Words(in_order(texts.into_iter().flat_map(words::split)))
+        let mut all: Vec<String> = texts.into_iter().flat_map(words::split).collect();
+        all.sort_unstable();
+        Self::Words(in_order(all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone())))
     }
 
     /// How many tokens there are.
@@ -124,7 +126,9 @@ mod tests {
 
     #[test]
     fn strange_words_of_a_source_can_be_written() {
-        let vocabulary = Vocabulary::words(["Enter the name.", "Saisissez le nom."]);
+        let texts = ["Enter the name.", "Saisissez le nom."];
+        let vocabulary = Vocabulary::words(texts.into_iter().chain(texts).chain(["Enter once"]));
+        assert_eq!(vocabulary.read("once").1, ["once"], "seen once");
         let (tokens, strange) = vocabulary.read("Enter the Xyz name, xyz or abc.");
         assert_eq!(strange, ["xyz", ",▁", "or", "abc"]);
         assert_eq!(tokens.iter().filter(|&&token| token == FIRST).count(), 2, "xyz has one place");
