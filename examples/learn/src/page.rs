@@ -103,7 +103,9 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 
 /// A table of counts, a row an actual class, a column a predicted one, off-diagonal cells shaded by their share of the row.
 pub fn confusion(classes: &[String], counts: &[Vec<usize>]) -> String {
-    let mut html = String::from("<table><tr><th>is \\ read as</th>");
+    // Long names stand upright.
+    let kind = if classes.iter().any(|class| class.chars().count() > 3) { " class=\"upright\"" } else { "" };
+    let mut html = format!("<table{kind}><tr><th>is \\ read as</th>");
     classes.iter().for_each(|class| put!(html, "<th>{}</th>", escape(class)));
     put!(html, "</tr>");
     for (at, (class, row)) in classes.iter().zip(counts).enumerate() {
@@ -187,6 +189,9 @@ mod tests {
         }
         assert_eq!(html.matches("class=\"ink\"").count(), 2);
         assert!(html.contains("style=\"--w:0.40\">1</td>"), "a quarter of the row");
+        assert!(
+            !html.contains("<table class") && confusion(&["long".into()], &[vec![1]]).contains("class=\"upright\"")
+        );
         let body = &html[html.find("<body>").unwrap()..];
         assert!(!html.contains("http") && !html.contains("url(") && !body.contains("<script"), "it asks for nothing");
     }

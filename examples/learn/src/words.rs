@@ -55,12 +55,15 @@ pub struct WordBagConfig {
     /// Pieces of a word that count.
     #[config(default = 20)]
     pub pieces: usize,
+    /// The standard deviation of the table's first numbers.
+    #[config(default = 0.1)]
+    pub deviation: f64,
 }
 
 impl WordBagConfig {
     /// Makes the module.
     pub fn init(&self, device: &Device) -> WordBag {
-        let initializer = Initializer::Normal { mean: 0.0, std: 0.5 };
+        let initializer = Initializer::Normal { mean: 0.0, std: self.deviation };
         let table = EmbeddingConfig::new(self.buckets, self.d_model).with_initializer(initializer);
         WordBag { table: table.init(device) }
     }
