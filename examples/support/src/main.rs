@@ -7,7 +7,7 @@
 //!
 //! Each question counts once (the corpus repeats ten of tech support a thousand times). Of every topic a fifth, drawn by seed, is held
 //! out, and all figures are of those. What must be beaten are the most frequent topic and the topic of the most alike question; naive
-//! Bayes, strong on so few short texts, stands beside them.
+//! Bayes, strong on so few and short texts, stands beside them.
 
 mod baselines;
 mod data;
@@ -66,7 +66,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     let (first, second) = (learned.texts.len(), held.texts.len());
     println!("{count} questions of {topics} topics: {first} to learn from, {second} held out, on backend {backend}");
 
-    let steps = options.steps(Order::new(first, BATCH, 0).steps_per_epoch(), 150, 50);
+    let steps = options.steps(Order::new(first, BATCH, 0).steps_per_epoch(), 120, 60);
     let config = TopicReaderConfig::new(topics, WordBagConfig::new(32));
     let mut plan = Plan::new(format!("support {config:?}"), backend, options.seed, first, BATCH, steps);
     plan.learning_rate = 4e-3;

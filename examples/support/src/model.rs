@@ -22,7 +22,7 @@ pub struct TopicReaderConfig {
     #[config(default = 4)]
     pub heads: usize,
     /// Probability of dropping a feature of a word, and of the pooled question.
-    #[config(default = 0.3)]
+    #[config(default = 0.5)]
     pub dropout: f64,
 }
 

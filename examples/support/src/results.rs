@@ -89,9 +89,7 @@ fn page(plan: &Plan, evaluations: [&Evaluation; 2], curve: String, held: &Questi
     for (&label, &topic) in held.labels.iter().zip(&reading.topics) {
         counts[label][topic] += 1;
     }
-    page.html(&curve);
-    page.section("Which topic is taken for which", &format!("The {} held-out questions.", held.labels.len()));
-    page.html(&format!("<div class=\"beside\"><div>{}</div></div>", confusion(&held.topics, &counts)));
+    page.beside(&[curve, confusion(&held.topics, &counts)]);
 
     let (wrong, right): (Vec<usize>, Vec<usize>) =
         (0..held.labels.len()).partition(|&at| reading.topics[at] != held.labels[at]);
