@@ -1,10 +1,10 @@
 //! A question in words is answered about a row of handwritten digits, through cross-attention from words to digits.
 //!
 //! `cargo xtask example fuse` fetches scikit-learn's 1797 digits and runs this. A scene is a row of two to six of them and a question,
-//! such as "what is the digit left of the seven"; its answer is a word. The words attend to the digits twice, once with soft attention
-//! (Vaswani et al. 2017), by which each head mixes all digits, and once with hard attention, by which each head takes one digit and
-//! learns through a Gumbel-softmax with straight-through gradients (Jang et al. 2017; Maddison et al. 2017). Nobody says where to look,
-//! nor what a digit shows: both follow from the answers.
+//! such as "what is the digit left of the seven"; its answer is a word. The question's words attend to the digits, in two looks. One model
+//! does so with soft attention (Vaswani et al. 2017), by which each head mixes all digits; another with hard attention, by which each head
+//! takes one digit, and learns through a Gumbel-softmax with straight-through gradients (Jang et al. 2017; Maddison et al. 2017). Nobody
+//! tells them where to look, nor what a digit shows: both follow from the answers.
 //!
 //! A fifth of each digit's images, drawn by seed, is held out, and all figures are of rows made of these alone. Some pairs of digits are
 //! never joined by a question while learning, and a wording of each kind is never used; how these are answered stands in the table. What
@@ -21,6 +21,7 @@ mod read;
 mod results;
 mod scene;
 mod task;
+mod wording;
 mod words;
 
 use std::process::ExitCode;
@@ -60,8 +61,11 @@ struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Attention {
+    /// Each head mixes all digits
     Soft,
+    /// Each head takes one digit
     Hard,
+    /// A model of each
     Both,
 }
 
