@@ -147,8 +147,7 @@ fn page(results: &Results, loss: &str) -> String {
     let layers = results.reading.lags.iter().enumerate().map(|(layer, heads)| by_lag_chart(layer, heads));
     page.html(&side_by_side(&layers.collect::<Vec<_>>()));
     let hint = "The fifteenth of January, April, July and October: the days before, the forecast and what came. Below, the days before \
-                in °C, lit by how much they were read through all layers, by attention rollout; the last one is always read most. What is \
-                usual steps at New Year: a year that was learned from does not count for its own days.";
+                in °C, lit by how much they were read through all layers, by attention rollout; the last one is always read most.";
     page.section("Four weeks", hint);
     let is_shown = |day: &usize| weather.dates[*day].day == 15 && weather.dates[*day].month % 3 == 1;
     let weeks: Vec<String> = origins.iter().copied().filter(is_shown).map(|origin| week(results, origin)).collect();
