@@ -3,8 +3,8 @@
 //! `cargo xtask example sentiment` fetches the data and runs this: VADER's snippets of tweets, reviews and editorials with the mean rating
 //! of twenty people or more (Hutto & Gilbert 2014). A word is the mean of vectors of its pieces, so that a typo leaves something of it; a
 //! transformer block over some neighbours knows "not good" from "good"; a learned context asks every word how much it matters, and the
-//! class follows from the words' mean by these weights. Two models learn, alike but for what makes weights of scores: softmax, with a
-//! price on spreading them over many words, and sparsemax (Martins & Astudillo 2016), which gives many words none by itself.
+//! class follows from the words' mean by these weights; spreading them over many words has a price. Two models learn, alike but for what
+//! makes weights of scores: softmax, and sparsemax (Martins & Astudillo 2016), which gives many words none at all.
 //!
 //! Snippets rated nearer to 0 than half a point are left out, doubles too. Of every source's documents a fifth, drawn by seed, is held
 //! out, and all figures are of those; the files of tweets and films do not tell which snippets were one text. What must be beaten are the
@@ -50,8 +50,10 @@ const UNREAD: f64 = 0.1;
 const FEW: f64 = 5.0;
 /// What it costs at the end where more do.
 const SPREAD: f64 = 0.5;
-/// What makes weights of scores, in one model and the other.
-const POOLS: [(&str, Normaliser); 2] = [("softmax", Normaliser::Softmax), ("sparsemax", Normaliser::Sparsemax)];
+/// What makes weights of scores, in one model and the other, and the factor of these. Sparsemax is quick to leave out words for good, so
+/// its scores begin close to each other.
+const POOLS: [(&str, Normaliser, f64); 2] =
+    [("softmax", Normaliser::Softmax, 4.0), ("sparsemax", Normaliser::Sparsemax, 1.0)];
 
 /// Learns to tell positive from negative, and shows the words that decided.
 #[derive(Parser)]
@@ -81,8 +83,9 @@ fn run(options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
     let steps = options.steps(Order::new(samples, BATCH, 0).steps_per_epoch(), 6, 2);
     let mut tried = Vec::new();
-    for (name, normaliser) in POOLS {
-        let config = SentimentReaderConfig::new(normaliser, WordBagConfig::new(32).with_buckets(16384));
+    for (name, normaliser, scale) in POOLS {
+        let config =
+            SentimentReaderConfig::new(normaliser, WordBagConfig::new(32).with_buckets(16384)).with_scale(scale);
         let mut plan = Plan::new(format!("sentiment {config:?}"), backend, options.seed, samples, BATCH, steps);
         plan.learning_rate = 1e-2;
         println!("with {name}:");
@@ -132,8 +135,6 @@ fn learn(
     let texts: Vec<HashedText> = learned.texts.iter().map(|text| config.words.text(&words(text))).collect();
     let model = seeded(&training, plan.seed, || config.init(&training))?;
     let loss = CrossEntropyLossConfig::new().init(&training);
-    // Sparsemax leaves words out by itself.
-    let is_sparse = config.normaliser == Normaliser::Sparsemax;
     let outcome = train(plan, &training, folder, fresh, model, |model, batch| {
         let texts: Vec<HashedText> = batch.samples.iter().map(|&at| some_words(&texts[at], &mut batch.rng)).collect();
         let texts = config.words.batch(&texts, LENGTH, &training);
@@ -142,7 +143,7 @@ fn learn(
         let targets = Tensor::<1, Int>::from_data(labels.as_slice(), &training);
         // Weights as spread as those of more than FEW words alike cost something, the more the later: words must mean something first.
         let spread = activation::relu((weights.clone() * weights).sum_dim(1).neg().add_scalar(1.0 / FEW)).mean();
-        let part = if is_sparse { 0.0 } else { SPREAD * batch.step as f64 / plan.steps as f64 };
+        let part = SPREAD * batch.step as f64 / plan.steps as f64;
         Ok(loss.forward(logits, targets) + spread.mul_scalar(part))
     })?;
     Ok(match outcome {

@@ -11,9 +11,6 @@ use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::tensor::{Bool, Device, Tensor, activation};
 use learn::words::{WordBag, WordBagConfig, WordBatch};
 
-/// Of the pool's scores: the context takes few steps to tell words apart.
-const SCALE: f64 = 4.0;
-
 /// Sizes and choice of a [`SentimentReader`].
 #[derive(Config, Debug)]
 pub struct SentimentReaderConfig {
@@ -27,6 +24,9 @@ pub struct SentimentReaderConfig {
     /// Blocks.
     #[config(default = 1)]
     pub layers: usize,
+    /// A factor of the pool's scores: the greater, the sooner the context tells words apart.
+    #[config(default = 4.0)]
+    pub scale: f64,
     /// Words to each side that a word sees in the block.
     #[config(default = 2)]
     pub neighbours: usize,
@@ -59,6 +59,7 @@ impl SentimentReaderConfig {
             dropout: DropoutConfig::new(self.dropout).init(),
             head: LinearConfig::new(d_model, 2).init(device),
             neighbours: self.neighbours,
+            scale: self.scale,
         })
     }
 }
@@ -67,7 +68,7 @@ impl SentimentReaderConfig {
 ///
 /// ```text
 /// h      = encoder(bags of the words)              each word sees some neighbours
-/// a      = normaliser_t( 4 · c · tanh(W·h_t + b) )   softmax: attention pooling (Yang et al. 2016); sparsemax: many weights are 0
+/// a      = normaliser_t( scale · c · tanh(W·h_t + b) )   softmax: attention pooling (Yang et al. 2016); sparsemax: many weights are 0
 /// logits = W_head · Σ_t a_t · h_t + b_head
 /// ```
 #[derive(Module, Debug)]
@@ -80,6 +81,7 @@ pub struct SentimentReader {
     dropout: Dropout,
     head: Linear,
     neighbours: usize,
+    scale: f64,
 }
 
 /// What the model says of some snippets.
@@ -123,7 +125,7 @@ impl SentimentReader {
         let [batch, length, d_model] = hidden.dims();
         let keys = activation::tanh(self.projection.forward(hidden.clone())).unsqueeze_dim(1);
         let query = self.context.val().reshape([1, 1, 1, d_model]).expand([batch, 1, 1, d_model]);
-        let scale = AttentionSpec::new().with_scale(SCALE);
+        let scale = AttentionSpec::new().with_scale(self.scale);
         let options = AttentionOptions::new().spec(scale).key_padding(there).with_weights(Selection::all());
         let output = self.pool.forward(query, keys, hidden.unsqueeze_dim(1), &options)?;
         let Some(weights) = output.weights else {
@@ -169,7 +171,7 @@ mod tests {
         let model = SentimentReaderConfig::new(Normaliser::Softmax, words()).with_heads(2).init(&device).unwrap();
         let mut pool = AttentionPoolConfig::new(8, 8).init(&device).unwrap();
         pool.projection = model.projection.clone();
-        pool.context = Param::from_tensor(model.context.val().mul_scalar(SCALE));
+        pool.context = Param::from_tensor(model.context.val().mul_scalar(model.scale));
         let hidden = Tensor::<3>::random([3, 5, 8], burn::tensor::Distribution::Default, &device);
         let there = || Mask::keep(Tensor::<2>::ones([3, 5], &device).equal_elem(1.0));
         let (found, _) = model.pooled(hidden.clone(), there()).unwrap();

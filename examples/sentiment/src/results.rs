@@ -136,7 +136,7 @@ fn page(
     let hint = format!(
         "The same snippets with a typo in {:.0} % of the words of four letters or more (two letters swapped, one left out, one doubled), and \
          with {:.0} % of the words missing. Turned: read as the other class than before. Moved: the total variation between the weights \
-         before and after, of the words that are left. Sparsemax gives most words no weight at all.",
+         before and after, of the words that are left. Alike: so many words of equal weight would be as spread.",
         100.0 * TYPOS,
         100.0 * MISSING
     );
