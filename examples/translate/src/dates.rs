@@ -75,7 +75,7 @@ pub fn task(seed: u64) -> Result<Task> {
         kinds: FORMATS.map(|format| written(Date::constant(1999, 3, 31), format)).to_vec(),
         measure: exact,
         promise: Some(0.99),
-        recipe: Recipe { batch: 64, epochs: (3, 1), rate: 1e-2, d_hidden: 64, dropout: 0.0, copies: false, beams: 1 },
+        recipe: Recipe { batch: 64, epochs: (2, 1), rate: 1e-2, d_hidden: 64, dropout: 0.0, copies: false, beams: 1 },
     })
 }
 
