@@ -122,7 +122,7 @@ pub const TABLE: &[Backend] = &[
 pub const DEFAULT: [&str; 2] = ["ndarray", "flex"];
 
 /// The packages with one feature for each backend.
-pub const WITH_FEATURES: [&str; 7] = [
+pub const WITH_FEATURES: [&str; 13] = [
     "burn-attn",
     "attn-testing",
     "attn-benches",
@@ -130,6 +130,12 @@ pub const WITH_FEATURES: [&str; 7] = [
     "attn-example-libtorch",
     "attn-example-learn",
     "attn-example-digits",
+    "attn-example-translate",
+    "attn-example-sentiment",
+    "attn-example-support",
+    "attn-example-recommend",
+    "attn-example-forecast",
+    "attn-example-fuse",
 ];
 
 /// Where no CPU has NEON, its kernel runs on a model of it.

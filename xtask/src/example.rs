@@ -59,14 +59,25 @@ enum Kind {
     },
 }
 
-const TABLE: [Example; 2] = [
+const TABLE: [Example; 8] = [
     Example { name: "libtorch", backends: &["ndarray", "tch"], kind: Kind::Once },
-    Example {
-        name: "digits",
-        backends: &["flex"],
-        kind: Kind::Learns { data: Some("sklearn-digits"), instead: &[("--mnist", "mnist")] },
-    },
+    learns("translate", None, &[("--catalogues", "django")]),
+    learns("sentiment", Some("vader"), &[]),
+    learns("support", Some("chatterbot"), &[]),
+    learns("digits", Some("sklearn-digits"), &[("--mnist", "mnist")]),
+    learns("recommend", None, &[]),
+    learns("forecast", Some("vega"), &[]),
+    learns("fuse", Some("sklearn-digits"), &[]),
 ];
+
+/// An example that learns, on Flex where no backend is named.
+const fn learns(
+    name: &'static str,
+    data: Option<&'static str>,
+    instead: &'static [(&'static str, &'static str)],
+) -> Example {
+    Example { name, backends: &["flex"], kind: Kind::Learns { data, instead } }
+}
 
 /// Builds the program with the chosen backends and runs it; the exit code is that of the first run that failed.
 pub fn run(args: &Args) -> Result<ExitCode> {

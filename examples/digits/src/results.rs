@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::tensor::Device;
+use learn::digits::{Digits, Images};
 use learn::page::{Page, confusion, heat_image};
 use learn::{Evaluation, Plan, curve, files};
 
-use crate::data::{Digits, Images};
 use crate::model::VisionTransformer;
 use crate::tensor;
 

@@ -131,7 +131,7 @@ fn shown(number: f64) -> String {
 }
 
 /// Text safe inside an element or a quoted attribute.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

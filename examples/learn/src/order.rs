@@ -20,6 +20,8 @@ pub enum Purpose {
     Backend,
     /// The first weights.
     Weights,
+    /// What an example draws to try a trained model.
+    Trial,
 }
 
 /// A generator that follows from seed, purpose and number.
@@ -132,7 +134,8 @@ mod tests {
     #[test]
     fn purposes_and_numbers_do_not_share_generators() {
         let mut seeds = Vec::new();
-        for purpose in [Purpose::HeldOut, Purpose::Epoch, Purpose::Step, Purpose::Backend, Purpose::Weights] {
+        use Purpose::{Backend, Epoch, HeldOut, Step, Trial, Weights};
+        for purpose in [HeldOut, Epoch, Step, Backend, Weights, Trial] {
             seeds.extend((0..100).flat_map(|number| [1, 2].map(|seed| mixed(seed, purpose, number))));
         }
         let count = seeds.len();

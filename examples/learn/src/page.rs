@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::curve::escape;
+pub use crate::curve::escape;
 
 const STYLE: &str = include_str!("page/page.css");
 
@@ -51,7 +51,16 @@ impl Page {
 
     /// Pictures side by side, as many as fit: each its HTML, the text below it, which is HTML too, and whether to mark it as wrong.
     pub fn tiles(&mut self, tiles: &[(String, String, bool)]) {
-        put!(self.body, "<div class=\"tiles\">");
+        self.figures("tiles", tiles);
+    }
+
+    /// The same for texts, which take more room.
+    pub fn texts(&mut self, texts: &[(String, String, bool)]) {
+        self.figures("tiles texts", texts);
+    }
+
+    fn figures(&mut self, class: &str, tiles: &[(String, String, bool)]) {
+        put!(self.body, "<div class=\"{class}\">");
         for (picture, caption, is_wrong) in tiles {
             let class = if *is_wrong { " class=\"wrong\"" } else { "" };
             put!(self.body, "<figure{class}>{picture}<figcaption>{caption}</figcaption></figure>\n");
@@ -78,9 +87,25 @@ impl Page {
     }
 }
 
+/// A table of texts; the first of each row names it.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut html = String::from("<table><tr>");
+    head.iter().for_each(|name| put!(html, "<th>{}</th>", escape(name)));
+    for row in rows {
+        put!(html, "</tr><tr>");
+        for (at, cell) in row.iter().enumerate() {
+            let kind = if at == 0 { "th" } else { "td" };
+            put!(html, "<{kind}>{}</{kind}>", escape(cell));
+        }
+    }
+    html + "</tr></table>"
+}
+
 /// A table of counts, a row an actual class, a column a predicted one, off-diagonal cells shaded by their share of the row.
 pub fn confusion(classes: &[String], counts: &[Vec<usize>]) -> String {
-    let mut html = String::from("<table><tr><th>is \\ read as</th>");
+    // Long names stand upright.
+    let kind = if classes.iter().any(|class| class.chars().count() > 3) { " class=\"upright\"" } else { "" };
+    let mut html = format!("<table{kind}><tr><th>is \\ read as</th>");
     classes.iter().for_each(|class| put!(html, "<th>{}</th>", escape(class)));
     put!(html, "</tr>");
     for (at, (class, row)) in classes.iter().zip(counts).enumerate() {
@@ -151,13 +176,22 @@ mod tests {
         page.html(&lit_text([("<b>", 0.5), ("c", f64::NAN)]));
         page.tiles(&[(heat_image(&[0.0, 1.0, 0.5, 0.0], 2, Some(&[1.0])), "a <b>1</b>".into(), true)]);
         page.beside(&[confusion(&["a".into(), "b".into()], &[vec![3, 1], vec![0, 2]])]);
+        page.texts(&[(lit_text([("word", 1.0)]), "read".into(), false)]);
+        page.html(&table(&["of", "<n>"], &[vec!["x".into(), "1".into()], vec!["y".into(), "2 & 3".into()]]));
         let html = page.finish();
+        assert!(html.contains("<tr><th>of</th><th>&lt;n&gt;</th></tr><tr><th>x</th><td>1</td></tr>"));
+        assert!(
+            html.contains("<td>2 &amp; 3</td></tr></table>") && html.contains("<div class=\"tiles texts\"><figure>")
+        );
         for wanted in ["A &lt;title&gt;", "about &amp; about", "of &lt;359&gt;", "&lt;b&gt;", "--w:0.500", "--w:0.000"]
         {
             assert!(html.contains(wanted), "{wanted}: {html}");
         }
         assert_eq!(html.matches("class=\"ink\"").count(), 2);
         assert!(html.contains("style=\"--w:0.40\">1</td>"), "a quarter of the row");
+        assert!(
+            !html.contains("<table class") && confusion(&["long".into()], &[vec![1]]).contains("class=\"upright\"")
+        );
         let body = &html[html.find("<body>").unwrap()..];
         assert!(!html.contains("http") && !html.contains("url(") && !body.contains("<script"), "it asks for nothing");
     }

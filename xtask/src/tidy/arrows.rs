@@ -33,7 +33,7 @@ const NONE: Burn = Burn::Only(&[]);
 const PRIMITIVES: Burn = Burn::Only(&["burn-backend", "burn-std"]);
 
 /// A package without a rule is a finding: whoever adds one draws its arrows here and in ARCHITECTURE.md.
-const RULES: [Rule; 15] = [
+const RULES: [Rule; 21] = [
     Rule { package: CORE, workspace: &[], burn: PRIMITIVES },
     Rule { package: CPU, workspace: &[], burn: NONE },
     Rule { package: HOST, workspace: &[CORE, CPU], burn: PRIMITIVES },
@@ -60,6 +60,12 @@ const RULES: [Rule; 15] = [
     Rule { package: "attn-example-libtorch", workspace: &["burn-attn"], burn: Burn::Any },
     Rule { package: LEARN, workspace: &["burn-attn"], burn: Burn::Any },
     Rule { package: "attn-example-digits", workspace: &["burn-attn", LEARN], burn: Burn::Any },
+    Rule { package: "attn-example-translate", workspace: &["burn-attn", LEARN], burn: Burn::Any },
+    Rule { package: "attn-example-sentiment", workspace: &["burn-attn", LEARN], burn: Burn::Any },
+    Rule { package: "attn-example-support", workspace: &["burn-attn", LEARN], burn: Burn::Any },
+    Rule { package: "attn-example-recommend", workspace: &["burn-attn", LEARN], burn: Burn::Any },
+    Rule { package: "attn-example-forecast", workspace: &["burn-attn", LEARN], burn: Burn::Any },
+    Rule { package: "attn-example-fuse", workspace: &["burn-attn", LEARN], burn: Burn::Any },
     Rule { package: "xtask", workspace: &[], burn: NONE },
 ];
 

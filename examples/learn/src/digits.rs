@@ -1,5 +1,9 @@
-//! The digits: scikit-learn's of 8 × 8 pixels, or MNIST's of 28 × 28.
+//! Handwritten digits, for the examples that see: scikit-learn's of 8 × 8 pixels, or MNIST's of 28 × 28.
 
+mod means;
+mod shift;
+
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -7,6 +11,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 use serde::Deserialize;
+
+pub use means::{ClassMeans, nearest};
 
 /// Which digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,27 +38,6 @@ impl Set {
             Self::Sklearn => "scikit-learn",
             Self::Mnist => "MNIST",
         }
-    }
-
-    /// Pixels of a patch's side: 16 patches an image, or 49.
-    pub fn patch(self) -> usize {
-        match self {
-            Self::Sklearn => 2,
-            Self::Mnist => 4,
-        }
-    }
-
-    /// Epochs of a whole run and of a short one.
-    pub fn epochs(self) -> (usize, usize) {
-        match self {
-            Self::Sklearn => (100, 30),
-            Self::Mnist => (12, 2),
-        }
-    }
-
-    /// Digits of a step.
-    pub fn batch(self) -> usize {
-        64
     }
 }
 
@@ -83,11 +68,12 @@ pub struct Digits {
 }
 
 impl Digits {
-    /// Reads a set from its folder.
+    /// Reads a set from its folder; of images that are the same one stays, so that none is held out and learned from too.
     ///
     /// # Errors
     /// If a file is not there or not what it should be.
     pub fn read(set: Set, folder: &Path) -> Result<Self> {
+        let mut digits = Self { images: Images { side: 8, pixels: Vec::new() }, labels: Vec::new() };
         match set {
             Set::Sklearn => {
                 let path = folder.join("digits.csv.gz");
@@ -95,18 +81,26 @@ impl Digits {
                 let mut text = String::new();
                 let read = GzDecoder::new(BufReader::new(file)).read_to_string(&mut text);
                 read.with_context(|| path.display().to_string())?;
-                from_csv(&text).with_context(|| path.display().to_string())
+                digits.add_csv(&text).with_context(|| path.display().to_string())?;
             }
             Set::Mnist => {
-                let mut digits = Self { images: Images { side: 28, pixels: Vec::new() }, labels: Vec::new() };
+                digits.images.side = 28;
                 for digit in 0..10 {
                     let path = folder.join(format!("digits/{digit}.json"));
                     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
                     digits.add_json(digit, &text).with_context(|| path.display().to_string())?;
                 }
-                Ok(digits)
             }
         }
+        Ok(digits.distinct())
+    }
+
+    /// The first of each image.
+    fn distinct(&self) -> Self {
+        let mut seen = HashSet::new();
+        let bits = |at: usize| self.images.image(at).iter().map(|pixel| pixel.to_bits()).collect::<Vec<u32>>();
+        let firsts: Vec<usize> = (0..self.labels.len()).filter(|&at| seen.insert(bits(at))).collect();
+        self.some(&firsts)
     }
 
     /// Those at `indices`.
@@ -129,29 +123,24 @@ impl Digits {
         self.images.pixels.extend(data);
         Ok(())
     }
-}
 
-/// A line an image: 64 pixels from 0 to 16, then the digit.
-fn from_csv(text: &str) -> Result<Digits> {
-    let mut digits = Digits { images: Images { side: 8, pixels: Vec::new() }, labels: Vec::new() };
-    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let numbers: Vec<f32> = line
-            .split(',')
-            .map(|number| number.trim().parse::<f32>())
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("line {}", at + 1))?;
-        ensure!(
-            numbers.len() == 65,
-            "line {}: expected 64 pixels and a digit, found {} numbers",
-            at + 1,
-            numbers.len()
-        );
-        let label = numbers[64];
-        ensure!((0.0..=9.0).contains(&label) && label.fract() == 0.0, "line {}: {label} is no digit", at + 1);
-        digits.images.pixels.extend(numbers[..64].iter().map(|pixel| pixel / 16.0));
-        digits.labels.push(label as usize);
+    /// A line an image: 64 pixels from 0 to 16, then the digit.
+    fn add_csv(&mut self, text: &str) -> Result<()> {
+        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let numbers: Vec<f32> = line
+                .split(',')
+                .map(|number| number.trim().parse::<f32>())
+                .collect::<Result<_, _>>()
+                .with_context(|| format!("line {}", at + 1))?;
+            let found = numbers.len();
+            ensure!(found == 65, "line {}: expected 64 pixels and a digit, found {found} numbers", at + 1);
+            let label = numbers[64];
+            ensure!((0.0..=9.0).contains(&label) && label.fract() == 0.0, "line {}: {label} is no digit", at + 1);
+            self.images.pixels.extend(numbers[..64].iter().map(|pixel| pixel / 16.0));
+            self.labels.push(label as usize);
+        }
+        Ok(())
     }
-    Ok(digits)
 }
 
 #[cfg(test)]
@@ -161,13 +150,21 @@ mod tests {
     #[test]
     fn lines_become_images_and_odd_ones_are_refused() {
         let line = |pixel: &str, label: &str| format!("{}{label}\n", format!("{pixel},").repeat(64));
-        let digits = from_csv(&(line("8", "3") + "\n" + &line("16", "9"))).unwrap();
+        let mut digits = Digits { images: Images { side: 8, pixels: vec![] }, labels: vec![] };
+        digits.add_csv(&(line("8", "3") + "\n" + &line("16", "9"))).unwrap();
         assert_eq!((digits.labels.clone(), digits.images.side), (vec![3, 9], 8));
         assert!(digits.images.image(0).iter().all(|&pixel| pixel == 0.5));
         assert_eq!(digits.some(&[1]).images.pixels, vec![1.0; 64]);
         for odd in [line("8", "10"), line("8", "1.5"), line("x", "1"), "1,2,3\n".into()] {
-            assert!(from_csv(&odd).unwrap_err().to_string().starts_with("line 1"));
+            assert!(digits.add_csv(&odd).unwrap_err().to_string().starts_with("line 1"));
         }
+    }
+
+    #[test]
+    fn of_equal_images_the_first_stays() {
+        let images = Images { side: 2, pixels: vec![0.0, 1.0, 0.0, 0.5, 0.0, 1.0, 0.0, 0.5, 0.0, 1.0, 0.5, 0.0] };
+        let distinct = Digits { images, labels: vec![1, 2, 3] }.distinct();
+        assert_eq!((distinct.labels, distinct.images.pixels.len()), (vec![1, 3], 8));
     }
 
     #[test]
