@@ -81,7 +81,7 @@ fn run(options: &Options) -> Result<ExitCode> {
 
     stop::listen()?;
     let start = Instant::now();
-    let steps = options.steps(Order::new(samples, BATCH, 0).steps_per_epoch(), 6, 2);
+    let steps = options.steps(Order::new(samples, BATCH, 0).steps_per_epoch(), 4, 2);
     let mut tried = Vec::new();
     for (name, normaliser, scale) in POOLS {
         let config =
