@@ -12,30 +12,27 @@
 
 mod damage;
 mod data;
+mod learning;
 mod lexicon;
 mod model;
 mod reading;
 mod results;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use attn::nn::Normaliser;
-use burn::module::Module;
-use burn::nn::loss::CrossEntropyLossConfig;
-use burn::tensor::{Device, Int, Tensor, activation};
 use clap::Parser;
 use learn::classes::{NaiveBayes, accuracy, most_frequent};
 use learn::order::Order;
-use learn::words::{HashedText, WordBagConfig, words};
-use learn::{Evaluation, Goal, Options, Outcome, Plan, seeded, stop, train};
-use rand::rngs::StdRng;
+use learn::words::WordBagConfig;
+use learn::{Evaluation, Goal, Options, Plan, stop};
 
 use crate::data::Snippets;
+use crate::learning::learn;
 use crate::lexicon::Lexicon;
-use crate::model::{SentimentReader, SentimentReaderConfig};
+use crate::model::SentimentReaderConfig;
 use crate::results::Tried;
 
 /// One document in so many is held out.
@@ -44,12 +41,6 @@ const HELD_OUT: usize = 5;
 const BATCH: usize = 64;
 /// Words of a snippet that are read; the rest of a longer one, of which there are few, is not.
 const LENGTH: usize = 40;
-/// How many words of a snippet are left out of each step, so that others must do.
-const UNREAD: f64 = 0.1;
-/// About so many words are to decide.
-const FEW: f64 = 5.0;
-/// What it costs at the end where more do.
-const SPREAD: f64 = 0.5;
 /// What makes weights of scores, in one model and the other, and the factor of these. Sparsemax is quick to leave out words for good, so
 /// its scores begin close to each other.
 const POOLS: [(&str, Normaliser, f64); 2] =
@@ -81,7 +72,7 @@ fn run(options: &Options) -> Result<ExitCode> {
 
     stop::listen()?;
     let start = Instant::now();
-    let steps = options.steps(Order::new(samples, BATCH, 0).steps_per_epoch(), 6, 2);
+    let steps = options.steps(Order::new(samples, BATCH, 0).steps_per_epoch(), 4, 2);
     let mut tried = Vec::new();
     for (name, normaliser, scale) in POOLS {
         let config =
@@ -119,40 +110,4 @@ fn run(options: &Options) -> Result<ExitCode> {
     println!("{steps} steps of each, {:.0} s. The page: {}\n", start.elapsed().as_secs_f64(), page.display());
     print!("{}", results::text(&tried, &held));
     Ok(evaluation.conclude(&tried[0].losses))
-}
-
-/// A model that has learned, ready to read, and the loss of every step; `None` where someone stopped it.
-fn learn(
-    plan: &Plan,
-    config: &SentimentReaderConfig,
-    learned: &Snippets,
-    folder: &Path,
-    fresh: bool,
-    device: &Device,
-) -> Result<Option<(SentimentReader, Vec<f32>)>> {
-    std::fs::create_dir_all(folder)?;
-    let training = device.clone().autodiff();
-    let texts: Vec<HashedText> = learned.texts.iter().map(|text| config.words.text(&words(text))).collect();
-    let model = seeded(&training, plan.seed, || config.init(&training))?;
-    let loss = CrossEntropyLossConfig::new().init(&training);
-    let outcome = train(plan, &training, folder, fresh, model, |model, batch| {
-        let texts: Vec<HashedText> = batch.samples.iter().map(|&at| some_words(&texts[at], &mut batch.rng)).collect();
-        let texts = config.words.batch(&texts, LENGTH, &training);
-        let labels: Vec<i64> = batch.samples.iter().map(|&at| learned.labels[at] as i64).collect();
-        let (logits, weights) = model.forward(&texts)?;
-        let targets = Tensor::<1, Int>::from_data(labels.as_slice(), &training);
-        // Weights as spread as those of more than FEW words alike cost something, the more the later: words must mean something first.
-        let spread = activation::relu((weights.clone() * weights).sum_dim(1).neg().add_scalar(1.0 / FEW)).mean();
-        let part = SPREAD * batch.step as f64 / plan.steps as f64;
-        Ok(loss.forward(logits, targets) + spread.mul_scalar(part))
-    })?;
-    Ok(match outcome {
-        Outcome::Finished(trained) => Some((trained.model.valid(), trained.losses)),
-        Outcome::Stopped(_) => None,
-    })
-}
-
-/// A snippet without some of its words, other ones each time.
-fn some_words(text: &HashedText, rng: &mut StdRng) -> HashedText {
-    damage::left(text.len(), UNREAD, rng).into_iter().map(|word| text[word].clone()).collect()
 }

@@ -18,6 +18,7 @@ mod measures;
 mod model;
 mod po;
 mod results;
+mod steps;
 mod task;
 mod text;
 mod words;

@@ -1,7 +1,7 @@
 //! A recurrent network that reads a sequence and writes another, attending at every step: Bahdanau et al. 2015, or Luong et al. 2015.
 
 use attn::AttentionError;
-use attn::nn::generate::{BeamSearch, GreedySearch, LengthPenalty, StepModel};
+use attn::nn::generate::{BeamSearch, GreedySearch, LengthPenalty};
 use attn::nn::seq2seq::{
     AlignmentScore, AttendingDecoder, AttendingDecoderConfig, AttendingState, AttentionStyle, Direction,
     RecurrentEncoder, RecurrentEncoderConfig, RecurrentKind, StateBridge, StateBridgeConfig, length_padding,
@@ -12,8 +12,8 @@ use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear, Linea
 use burn::tensor::activation::{log_softmax, sigmoid};
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::task::padded;
-use crate::text::{BEGIN, END};
+use crate::steps::Steps;
+use crate::text::END;
 
 /// How a state of the decoder is compared with what was read.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
@@ -112,11 +112,13 @@ pub struct Translator {
     dropout: Dropout,
 }
 
-/// A source that was read: the decoder's state, and which token stands where, `[batch, source_len, sources]`, for one that copies.
+/// A source that was read.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    state: AttendingState,
-    places: Option<Tensor<3>>,
+    /// Where the decoder stands.
+    pub state: AttendingState,
+    /// Which token stands where, `[batch, source_len, sources]`, for one that copies.
+    pub places: Option<Tensor<3>>,
 }
 
 impl Translator {
@@ -134,8 +136,11 @@ impl Translator {
         self.write(target, &mut self.read(source, lengths)?)
     }
 
-    /// What [`log_probs`](Self::log_probs) says after reading.
-    fn write(&self, target: Tensor<2, Int>, reading: &mut Reading) -> Result<Tensor<3>, AttentionError> {
+    /// What [`log_probs`](Self::log_probs) says after reading; the state goes on.
+    ///
+    /// # Errors
+    /// An error that names what does not fit.
+    pub fn write(&self, target: Tensor<2, Int>, reading: &mut Reading) -> Result<Tensor<3>, AttentionError> {
         let target = self.dropout.forward(self.target.forward(target));
         let output = self.decoder.forward(target, &mut reading.state)?;
         let out = self.dropout.forward(output.out);
@@ -187,6 +192,11 @@ impl Translator {
         output.weights.ok_or_else(|| AttentionError::value("weights", "those that were asked for", "none"))
     }
 
+    /// Where it lies.
+    pub fn device(&self) -> Device {
+        self.head.weight.val().device()
+    }
+
     /// The decoder's state before its first step.
     fn read(&self, source: Tensor<2, Int>, lengths: &[usize]) -> Result<Reading, AttentionError> {
         let [_, longest] = source.dims();
@@ -202,41 +212,11 @@ impl Translator {
     }
 }
 
-/// A [`Translator`] that generates, a token of each row at a time.
-struct Steps<'a> {
-    model: &'a Translator,
-    reading: Reading,
-    rows: usize,
-}
-
-impl StepModel for Steps<'_> {
-    type State = Reading;
-
-    fn start(&self) -> Result<(Vec<usize>, Reading), AttentionError> {
-        Ok((vec![BEGIN; self.rows], self.reading.clone()))
-    }
-
-    fn step(&self, tokens: &[usize], mut reading: Reading) -> Result<(Tensor<2>, Reading), AttentionError> {
-        let rows: Vec<Vec<usize>> = tokens.iter().map(|&token| vec![token]).collect();
-        let device = self.model.head.weight.val().device();
-        let log_probs = self.model.write(padded(&rows, 1, &device).0, &mut reading)?;
-        Ok((log_probs.squeeze_dim(1), reading))
-    }
-
-    fn reorder(&self, mut reading: Reading, rows: &[usize]) -> Result<Reading, AttentionError> {
-        reading.state.reorder(rows)?;
-        if let Some(places) = reading.places.take() {
-            let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-            let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &places.device());
-            reading.places = Some(places.select(0, rows));
-        }
-        Ok(reading)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::padded;
+    use crate::text::BEGIN;
     use burn::tensor::Tolerance;
 
     #[test]

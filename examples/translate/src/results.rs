@@ -51,7 +51,10 @@ fn page(task: &Task, all: &[Learned], curve: String) -> String {
         facts.push(("steps", plan.steps.to_string(), note));
     }
     page.facts(&facts);
-    page.beside(&[vec![curve], kinds(task, all).into_iter().collect()].concat());
+    match kinds(task, all) {
+        Some(kinds) => page.beside(&[curve, kinds]),
+        None => page.html(&curve),
+    }
     let hint = "Each row is a token written, each column a token read: the stronger, the more of it was read.";
     page.section("What it read for what it wrote", &format!("{hint} {}", task.marks));
     for at in drawn(task, all) {
@@ -79,7 +82,7 @@ fn losses(all: &[Learned]) -> String {
         let mean = |(at, part): (usize, &[f32])| {
             (((at + 1) * window) as f64, f64::from(part.iter().sum::<f32>()) / part.len() as f64)
         };
-        let points = one.losses.chunks(window).enumerate().map(mean).collect();
+        let points = one.losses.chunks_exact(window).enumerate().map(mean).collect();
         Series { name: format!("{} scores", one.score.name()), points, colour, is_faint: false }
     };
     curve::svg("The loss while learning", "step", &all.iter().enumerate().map(line).collect::<Vec<_>>(), Some(0.0))
