@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(moved(&[0.5, 0.5], &[0.5, 0.5], &[0, 1]), Some(0.0));
         assert_eq!(moved(&[1.0, 0.0], &[0.0, 1.0], &[0, 1]), Some(1.0));
         // Half of the weight went with the first word; what is left was ½ and ½ of itself.
-        assert_eq!(moved(&[0.5, 0.25, 0.25], &[0.75, 0.25], &[1, 2]), Some(0.25));
+        assert_eq!(moved(&[0.5, 0.25, 0.25], &[0.625, 0.375], &[1, 2]), Some(0.125));
         assert_eq!(moved(&[1.0, 0.0], &[1.0], &[1]), Some(1.0));
         assert_eq!((moved(&[1.0], &[0.5, 0.5], &[0, 1]), moved(&[1.0], &[0.5], &[0, 1])), (None, None));
     }
