@@ -175,7 +175,7 @@ mod tests {
         ];
         let exam = Exam { new: held[..1].to_vec(), held };
         let answerer = Answerer { name: "x".into(), given: vec![19, 19, 1, 3], given_new: vec![19] };
-        let table = table(&exam, KeptBack::of(1), &[answerer.clone()]);
+        let table = table(&exam, KeptBack::of(1), std::slice::from_ref(&answerer));
         let shown: Vec<&str> = table.iter().map(|row| row[1].as_str()).collect();
         // Three apart are 1 and 4, and this one is right.
         assert_eq!(shown, ["x", "–", "50.0", "50.0", "–", "–", "50.0", "100.0", "100.0"]);

@@ -1,5 +1,6 @@
 //! Tests of relative biases, ALiBi slopes and absolute positions.
 
+use attn_core::AttentionSpec;
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 
@@ -7,8 +8,8 @@ use super::{
     Input, assert_agreement, assert_close, assert_gradients, elements, noise, reference_device, restored, shaken,
 };
 use crate::nn::{
-    AlibiSlopes, DistanceRule, LearnedPositionsConfig, MultiHeadAttentionConfig, Positions, RelativeBias,
-    RelativeBiasConfig, SinusoidalPositionsConfig, alibi_slopes,
+    AlibiSlopes, AttentionOptions, DistanceRule, LearnedPositionsConfig, MultiHeadAttentionConfig, Positions,
+    RelativeBias, RelativeBiasConfig, SinusoidalPositionsConfig, alibi_slopes,
 };
 
 const RULES: [DistanceRule; 4] = [
@@ -195,6 +196,27 @@ fn a_table_holds_the_bias_of_every_distance() {
             let end = table.clone().narrow(1, end, 1).repeat_dim(1, 4);
             assert_close(around.clone().narrow(1, at, 4), end, 0.0);
         }
+    }
+}
+
+#[test]
+fn a_relative_bias_is_the_same_in_the_kernel_and_over_every_pair() {
+    let device = reference_device();
+    let config = MultiHeadAttentionConfig::new(6, 4).with_head_dim(Some(3)).with_relative_bias(Some(RULES[0]));
+    let layer = shaken(config.init(&device).unwrap());
+    let (hidden, memory) = (noise([2, 5, 6], 1, &device), noise([2, 9, 6], 2, &device));
+    let table = noise([4, 7], 3, &device);
+    for causal in [false, true] {
+        let options = AttentionOptions::new().spec(AttentionSpec::new().with_causal(causal)).kv_lens([9, 6]);
+        let out = |options: &AttentionOptions| {
+            layer.forward(hidden.clone(), memory.clone(), memory.clone(), options).unwrap().out
+        };
+        let pairs = options.clone().positions(Positions::FromEach(vec![4, 1]), Positions::From(0));
+        assert_close(out(&options), out(&pairs), 1e-6);
+        // A table of the call is added to the layer's.
+        let found = out(&options.clone().relative_bias(table.clone()));
+        assert_close(found.clone(), out(&pairs.relative_bias(table.clone())), 1e-6);
+        assert!((found - out(&options)).abs().max().into_scalar::<f32>() > 1e-3);
     }
 }
 

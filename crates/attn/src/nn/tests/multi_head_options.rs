@@ -348,26 +348,6 @@ fn a_call_adds_its_own_bias_and_scale() {
 }
 
 #[test]
-fn a_relative_bias_is_the_same_in_the_kernel_and_over_every_pair() {
-    let device = reference_device();
-    let layer = layer(&base().with_relative_bias(Some(T5)), &device);
-    let (hidden, memory) = (noise([2, 5, 6], 1, &device), noise([2, 9, 6], 2, &device));
-    let table = noise([4, 7], 3, &device);
-    for causal in [false, true] {
-        let options = AttentionOptions::new().spec(AttentionSpec::new().with_causal(causal)).kv_lens([9, 6]);
-        let out = |options: &AttentionOptions| {
-            layer.forward(hidden.clone(), memory.clone(), memory.clone(), options).unwrap().out
-        };
-        let pairs = options.clone().positions(Positions::FromEach(vec![4, 1]), Positions::From(0));
-        assert_close(out(&options), out(&pairs), 1e-6);
-        // A table of the call is added to the layer's.
-        let found = out(&options.clone().relative_bias(table.clone()));
-        assert_close(found.clone(), out(&pairs.relative_bias(table.clone())), 1e-6);
-        assert!((found - out(&options)).abs().max().into_scalar::<f32>() > 1e-3);
-    }
-}
-
-#[test]
 fn a_sink_that_takes_nothing_is_no_sink() {
     let device = reference_device();
     let mut layer = layer(&base().with_sinks(sinks()), &device);
