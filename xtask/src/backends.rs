@@ -138,6 +138,14 @@ pub const WITH_FEATURES: [&str; 13] = [
     "attn-example-fuse",
 ];
 
+/// Those of them that are libraries alone.
+const LIBRARIES: [&str; 2] = ["burn-attn", "attn-example-learn"];
+
+/// Every package that has a program with backends.
+pub fn with_programs() -> Vec<&'static str> {
+    WITH_FEATURES.into_iter().filter(|name| !LIBRARIES.contains(name)).collect()
+}
+
 /// Where no CPU has NEON, its kernel runs on a model of it.
 pub const NEON_MODEL: &[Feature] = if cfg!(target_arch = "aarch64") { &[] } else { &[("attn-cpu", "neon-model")] };
 

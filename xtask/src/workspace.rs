@@ -42,22 +42,6 @@ pub fn cargo(subcommand: &str) -> Command {
     command
 }
 
-/// Every package that has a program with backends. They are built together, so that cargo settles on one set of features for what
-/// they share, and compiles Burn once for all of them instead of once for each.
-const WITH_PROGRAMS: [&str; 11] = [
-    "attn-testing",
-    "attn-benches",
-    "attn-example-minilm",
-    "attn-example-libtorch",
-    "attn-example-digits",
-    "attn-example-translate",
-    "attn-example-sentiment",
-    "attn-example-support",
-    "attn-example-recommend",
-    "attn-example-forecast",
-    "attn-example-fuse",
-];
-
 /// An optimised program of the workspace, built now with the features of `chosen` and `extra` ones; its own arguments are to be
 /// added.
 ///
@@ -72,9 +56,11 @@ pub fn program(bin: &str, chosen: &[&Backend], extra: &[Feature]) -> Result<Comm
     Ok(program)
 }
 
+/// All programs are built together, so that cargo settles on one set of features for what they share, and compiles Burn once for all of
+/// them instead of once for each.
 fn build_programs(chosen: &[&Backend], extra: &[Feature]) -> Command {
     let mut command = cargo("build");
-    command.args(["--release", "--bins"]).args(backends::selection(&WITH_PROGRAMS, chosen, extra));
+    command.args(["--release", "--bins"]).args(backends::selection(&backends::with_programs(), chosen, extra));
     command
 }
 
@@ -147,8 +133,12 @@ mod tests {
     #[test]
     fn programs_are_built_together() {
         let flex = backends::parse_backend("flex").unwrap();
-        let packages = WITH_PROGRAMS.map(|name| format!("--package={name}")).join(" ");
-        let features = WITH_PROGRAMS.map(|name| format!("{name}/flex")).join(",");
+        let programs = backends::with_programs();
+        assert!(programs.contains(&"attn-benches") && programs.contains(&"attn-example-fuse"), "{programs:?}");
+        assert!(!programs.contains(&"burn-attn") && !programs.contains(&"attn-example-learn"), "{programs:?}");
+        let each = |of: fn(&str) -> String| programs.iter().map(|name| of(name)).collect::<Vec<_>>();
+        let packages = each(|name| format!("--package={name}")).join(" ");
+        let features = each(|name| format!("{name}/flex")).join(",");
         assert_eq!(
             shown(&build_programs(&[flex], &[])),
             format!("cargo build --release --bins {packages} --no-default-features --features={features}")
