@@ -170,6 +170,19 @@ impl Problem {
         Pair { batch, head, query, position: (query as i64).saturating_add(offset), key }
     }
 
+    /// Whether a backward pass can exist.
+    ///
+    /// # Errors
+    /// Names `score_mod` where it has no slope.
+    pub fn check_differentiable(&self) -> Result<(), AttentionError> {
+        match &self.score_mod {
+            Some(function) if !function.has_slope() => {
+                Err(AttentionError::value("score_mod", "a function with its slope, to differentiate by", "one without"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The type in which scores, sums and the LSE are kept: f64 for f64, else f32.
     pub fn accumulation(&self) -> FloatDType {
         match self.dtype {

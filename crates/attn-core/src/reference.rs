@@ -129,9 +129,7 @@ pub fn backward(
     grad_lse: Option<&[f64]>,
 ) -> Result<HostGradients, AttentionError> {
     check(problem, inputs)?;
-    if problem.score_mod.as_ref().is_some_and(|function| !function.has_slope()) {
-        return Err(AttentionError::value("score_mod", "a function with its slope", "one without"));
-    }
+    problem.check_differentiable()?;
     let row_count = problem.batch * problem.heads * problem.query_len;
     check_len("grad_out", grad_out.len(), row_count * problem.value_dim)?;
     check_len("grad_lse", grad_lse.map_or(row_count, <[f64]>::len), row_count)?;

@@ -99,14 +99,14 @@ impl<B: AttentionBackend + AttentionExtension, C: CheckpointStrategy> AttentionE
     }
 
     fn attention_weights(call: Call<Self>, lse: FloatTensor<Self>, selection: Selection) -> Outcome<Self> {
-        match check_slope(&call) {
+        match check_differentiable(&call) {
             Ok(()) => weights(call, lse, &selection),
             Err(error) => Outcome::Failed(error),
         }
     }
 
     fn attention_scores(call: Call<Self>, selection: Selection) -> Outcome<Self> {
-        match check_slope(&call) {
+        match check_differentiable(&call) {
             Ok(()) => scores(call, &selection),
             Err(error) => Outcome::Failed(error),
         }
@@ -164,7 +164,7 @@ fn tracked_forward<B: AttentionBackend, C: CheckpointStrategy>(
 ) -> Result<AttentionOutputs<Autodiff<B, C>>, AttentionError> {
     let tracked = is_tracked(&call);
     if tracked {
-        check_slope(&call)?;
+        check_differentiable(&call)?;
         // What the backward pass will need must be there before the forward pass runs.
         let device = call.query.primitive().device();
         select(B::kernels(), &device, &call.problem, Pass::Backward, call.choice.backward.as_deref())?;
@@ -187,14 +187,9 @@ fn tracked_forward<B: AttentionBackend, C: CheckpointStrategy>(
     })
 }
 
-/// A function of the scores that is to be differentiated must have its slope.
-fn check_slope<B: Backend, C: CheckpointStrategy>(call: &Call<Autodiff<B, C>>) -> Result<(), AttentionError> {
-    match &call.problem.score_mod {
-        Some(function) if !function.has_slope() && is_tracked(call) => {
-            Err(AttentionError::value("score_mod", "a function with its slope, to differentiate by", "one without"))
-        }
-        _ => Ok(()),
-    }
+/// What is to be differentiated must be able to be.
+fn check_differentiable<B: Backend, C: CheckpointStrategy>(call: &Call<Autodiff<B, C>>) -> Result<(), AttentionError> {
+    if is_tracked(call) { call.problem.check_differentiable() } else { Ok(()) }
 }
 
 fn untracked<B: Backend, C: CheckpointStrategy>(tensor: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {

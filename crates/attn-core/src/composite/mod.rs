@@ -64,11 +64,9 @@ impl<B: Backend> AttentionKernel<B> for Composite {
     }
 
     fn supports(&self, _device: &Device<B>, problem: &Problem, pass: Pass) -> Result<(), String> {
-        match &problem.score_mod {
-            Some(function) if pass == Pass::Backward && !function.has_slope() => {
-                Err("the function of the scores has no slope".to_string())
-            }
-            _ => Ok(()),
+        match pass {
+            Pass::Forward => Ok(()),
+            Pass::Backward => problem.check_differentiable().map_err(|error| error.to_string()),
         }
     }
 
@@ -92,9 +90,7 @@ impl<B: Backend> AttentionKernel<B> for Composite {
         upstream: Upstream<B>,
         wanted: Wanted,
     ) -> Result<Gradients<B>, AttentionError> {
-        if problem.score_mod.as_ref().is_some_and(|function| !function.has_slope()) {
-            return Err(AttentionError::value("score_mod", "a function with its slope", "one without"));
-        }
+        problem.check_differentiable()?;
         backward::backward(problem, &inputs, upstream, wanted)
     }
 }

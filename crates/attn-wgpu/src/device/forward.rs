@@ -315,7 +315,7 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
                 let reach = (table.shape(1) / 2) as i32;
                 let column = min(max(j - facts.position, -reach), reach) + reach;
                 let bias = f32::cast_from(table[rows.table_at[r] + column as usize * table.stride(1)]);
-                // −∞ hides whatever the rest is, NaN too.
+                // Last, though the contract has it before the bias: sums commute. −∞ of either hides whatever the rest is, NaN too.
                 x = select(bias == run.neg_inf || x == run.neg_inf, run.neg_inf, x + bias);
             }
             if comptime!(guarded) {

@@ -67,15 +67,7 @@ impl Tiles {
         let mut enough = doubled.filter(|&lanes| lanes >= least && kept(lanes) <= tuned.decode_registers);
         let lanes = enough.next().unwrap_or(plane);
         let block = if rows > KEYS { KEYS / 2 } else { KEYS };
-        let none = Options {
-            softcap: false,
-            alibi: false,
-            mask: false,
-            bias: false,
-            keep: false,
-            blocks: false,
-            relative: false,
-        };
+        let none = Options::default();
         let cut = |planes| DecodeTiles { lanes, plane, planes, block };
         let most = (hardware.max_units_per_cube as usize).min(hardware.max_cube_dim.0 as usize);
         let planes = std::iter::successors(Some(tuned.planes), |&planes| (planes > 1).then_some(planes / 2))

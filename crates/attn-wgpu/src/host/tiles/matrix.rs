@@ -64,15 +64,7 @@ impl Tiles {
         }
         let columns = problem.value_dim.min(COLUMNS);
         let most = (hardware.max_units_per_cube as usize).min(hardware.max_cube_dim.0 as usize);
-        let none = Options {
-            softcap: false,
-            alibi: false,
-            mask: false,
-            bias: false,
-            keep: false,
-            blocks: false,
-            relative: false,
-        };
+        let none = Options::default();
         let cut = |planes| MatrixTiles { size, planes, plane, block: tuned.matrix_block, terms, cut };
         let fits = |&planes: &usize| {
             let bytes = cut(planes).config(problem.head_dim, columns, none).shared_bytes(2);
