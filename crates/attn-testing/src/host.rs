@@ -78,12 +78,14 @@ pub struct HostProblem {
     pub inputs: HostInputs,
 }
 
-/// A function of the scores that multiplies and adds what depends on each coordinate of the pair, and hides some pairs. Its slope is
+/// A function of the scores that multiplies and adds what depends on each coordinate of the pair, and may hide some pairs. Its slope is
 /// its factor, so that its error is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Affine {
     /// Of the numbers.
     pub seed: u64,
+    /// Whether it hides some pairs.
+    pub hides: bool,
 }
 
 impl Affine {
@@ -95,7 +97,7 @@ impl Affine {
     /// Between −1 and 1, of few digits, or −inf.
     pub fn term(&self, pair: Pair) -> f64 {
         match self.mixed(pair) >> 8 {
-            mixed if mixed % 53 == 0 => f64::NEG_INFINITY,
+            mixed if self.hides && mixed % 13 == 0 => f64::NEG_INFINITY,
             mixed => (mixed % 17) as f64 / 8.0 - 1.0,
         }
     }

@@ -130,7 +130,7 @@ impl Recipe {
             spec: self.spec,
             kv_lens: None,
             block_mask: None,
-            score_mod: self.score_mod.then_some(Affine { seed: self.seed }),
+            score_mod: self.score_mod.then_some(Affine { seed: self.seed, hides: self.seed.is_multiple_of(2) }),
             inputs: HostInputs {
                 query: draw(volume(dims.query()), self.size),
                 key: draw(volume(dims.key()), self.size),

@@ -3,7 +3,7 @@
 use attn_core::Alignment;
 use attn_testing::bound;
 use attn_testing::engine::{Engine, refer};
-use attn_testing::generate::{BiasRecipe, MaskRecipe, Recipe};
+use attn_testing::generate::{BiasRecipe, MaskRecipe, Recipe, RelativeRecipe};
 use attn_testing::host::{Ask, Dims};
 use burn::tensor::FloatDType;
 
@@ -54,6 +54,12 @@ fn keys_beyond_one_tile() {
         let mask = MaskRecipe { full: [true, false, true, true], polarity: attn_core::Polarity::Keep, density: 0.5 };
         let bias = BiasRecipe { full: [false, true, false, true], hides: 0.3 };
         check(&Recipe { mask: Some(mask), bias: Some(bias), alibi: true, ..plain });
+        // Tables that end within a tile and ones that reach past it, of all heads and of each.
+        for (reach, per_head) in [(3, true), (1100, false)] {
+            let relative = Some(RelativeRecipe { per_head, reach, hides: 0.1 });
+            check(&Recipe { relative, kv_lens: true, poison: true, grad_lse: true, ..plain });
+            check(&Recipe { relative, mask: Some(mask), bias: Some(bias), score_mod: true, poison: true, ..plain });
+        }
     }
 }
 
@@ -68,6 +74,8 @@ fn windows_that_leave_tiles_out() {
         recipe.poison = true;
         recipe.spec = recipe.spec.with_window(Some(left), Some(right)).with_alignment(Alignment::Offset(offset));
         check(&recipe);
+        recipe.relative = Some(RelativeRecipe { per_head: true, reach: 10, hides: 0.0 });
+        check(&recipe);
     }
 }
 
@@ -77,6 +85,8 @@ fn queries_beyond_one_tile() {
     let dims = Dims { batch: 64, heads: 128, kv_heads: 64, query_len: 17, key_len: 33, head_dim: 2, value_dim: 1 };
     let mut recipe = recipe(dims, 5);
     recipe.spec.causal = true;
+    check(&recipe);
+    recipe.relative = Some(RelativeRecipe { per_head: true, reach: 20, hides: 0.0 });
     check(&recipe);
 }
 

@@ -6,7 +6,7 @@
 use attn::Attention;
 use attn_testing::bound;
 use attn_testing::engine::{Engine, refer};
-use attn_testing::generate::{BlocksRecipe, Recipe, config, recipes};
+use attn_testing::generate::{BlocksRecipe, Recipe, RelativeRecipe, config, recipes};
 use attn_testing::host::{Ask, Dims, HostProblem};
 use attn_testing::panics;
 use attn_testing::run::{self, Target};
@@ -109,6 +109,31 @@ fn by_blocks() {
             recipe.spec.window.left = all.then_some(100);
             let ask = Ask { lse: true, ..Ask::default() };
             demanded(&recipe, &target, &recipe.build(FloatDType::F32), &ask).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+}
+
+/// Biases by relative position, at lengths around those of blocks of keys and of runs, with tables shorter and longer than these, alone
+/// and with everything else that hides.
+#[test]
+fn by_relative_position() {
+    let Some(engine) = engine() else { return };
+    let mut target = Target::new(engine.device().expect("it has tensors").clone());
+    target.forward = Some(ROWS);
+    let lengths = [(1, 1), (1, 1500), (7, 9), (31, 33), (64, 64), (65, 63), (130, 129)];
+    for (seed, (query_len, key_len)) in lengths.into_iter().enumerate() {
+        let dims = Dims { batch: 2, heads: 4, kv_heads: 2, query_len, key_len, head_dim: 8, value_dim: 8 };
+        for (reach, per_head) in [(0, true), (5, false), (200, true)] {
+            let mut recipe = super::tiles::recipe(dims, seed as u64);
+            recipe.relative = Some(RelativeRecipe { per_head, reach, hides: 0.0 });
+            for all in [false, true] {
+                (recipe.kv_lens, recipe.sinks, recipe.poison, recipe.spec.causal) = (all, all, all, all);
+                recipe.spec.window.left = all.then_some(100);
+                recipe.blocks = all.then_some(BlocksRecipe { full: [true, true], shares: [0.3, 0.3] });
+                recipe.relative = Some(RelativeRecipe { per_head, reach, hides: if all { 0.1 } else { 0.0 } });
+                let (ask, problem) = (Ask { lse: true, ..Ask::default() }, recipe.build(FloatDType::F32));
+                demanded(&recipe, &target, &problem, &ask).unwrap_or_else(|error| panic!("{error}"));
+            }
         }
     }
 }
