@@ -138,28 +138,21 @@ fn page(results: &Results, loss: &str) -> String {
     );
     page.beside(&[held_out_year(results)]);
     page.section("The error", "Left by how many days ahead; right the loss while learning, in °C.");
-    page.html(&side_by_side(&[by_horizon(results), loss.to_string()]));
+    page.side_by_side(&[by_horizon(results), loss.to_string()]);
     page.section(
         "Which days are read",
         "The mean weight of each head by how many days ago, over all days of the year. ALiBi makes the first head look at the \
          last days and the last head at all of its window almost alike.",
     );
     let layers = results.reading.lags.iter().enumerate().map(|(layer, heads)| by_lag_chart(layer, heads));
-    page.html(&side_by_side(&layers.collect::<Vec<_>>()));
+    page.side_by_side(&layers.collect::<Vec<_>>());
     let hint = "The fifteenth of January, April, July and October: the days before, the forecast and what came. Below, the days before \
                 in °C, lit by how much they were read through all layers, by attention rollout; the last one is always read most.";
     page.section("Four weeks", hint);
     let is_shown = |day: &usize| weather.dates[*day].day == 15 && weather.dates[*day].month % 3 == 1;
     let weeks: Vec<String> = origins.iter().copied().filter(is_shown).map(|origin| week(results, origin)).collect();
-    page.html(&side_by_side(&weeks));
+    page.side_by_side(&weeks);
     page.finish()
-}
-
-fn side_by_side(pieces: &[String]) -> String {
-    let style =
-        "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:12px;margin:10px 0";
-    let pieces: String = pieces.iter().map(|piece| format!("<div>{piece}</div>")).collect();
-    format!("<div style=\"{style}\">{pieces}</div>")
 }
 
 fn series(name: &str, colour: usize, points: impl Iterator<Item = (f64, f64)>) -> Series {

@@ -75,6 +75,13 @@ impl Page {
         put!(self.body, "</div>\n");
     }
 
+    /// Pieces of HTML of one width side by side, as many as fit.
+    pub fn side_by_side(&mut self, pieces: &[String]) {
+        put!(self.body, "<div class=\"even\">");
+        pieces.iter().for_each(|piece| put!(self.body, "<div>{piece}</div>"));
+        put!(self.body, "</div>\n");
+    }
+
     /// The file.
     pub fn finish(self) -> String {
         format!(
@@ -178,7 +185,9 @@ mod tests {
         page.beside(&[confusion(&["a".into(), "b".into()], &[vec![3, 1], vec![0, 2]])]);
         page.texts(&[(lit_text([("word", 1.0)]), "read".into(), false)]);
         page.html(&table(&["of", "<n>"], &[vec!["x".into(), "1".into()], vec!["y".into(), "2 & 3".into()]]));
+        page.side_by_side(&["left".into(), "right".into()]);
         let html = page.finish();
+        assert!(html.contains("<div class=\"even\"><div>left</div><div>right</div></div>"), "{html}");
         assert!(html.contains("<tr><th>of</th><th>&lt;n&gt;</th></tr><tr><th>x</th><td>1</td></tr>"));
         assert!(
             html.contains("<td>2 &amp; 3</td></tr></table>") && html.contains("<div class=\"tiles texts\"><figure>")

@@ -132,7 +132,7 @@ fn page(results: &Results, loss: &str, bias: &str) -> String {
         100.0 * recovery.value
     );
     page.section("The bias, true and learned", &hint);
-    page.html(&pair(&[bias.to_string(), shares(results)]));
+    page.side_by_side(&[bias.to_string(), shares(results)]);
     page.section("The loss", "The surprise at the next item, −ln of its probability.");
     page.html(loss);
     let hint = format!(
@@ -142,11 +142,6 @@ fn page(results: &Results, loss: &str, bias: &str) -> String {
     page.section("What it read", &hint);
     (0..results.held.len().min(SHOWN)).for_each(|session| page.html(&shown(results, session)));
     page.finish()
-}
-
-fn pair(charts: &[String]) -> String {
-    let style = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:12px";
-    format!("<div style=\"{style}\">{}</div>", charts.concat())
 }
 
 /// A line for each habit of the rule, and marks for the head that learned it.
