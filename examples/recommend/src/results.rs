@@ -209,8 +209,8 @@ fn shown(results: &Results, number: usize) -> String {
     let why = if cause.is_none() { ", for no reason" } else { "" };
     let list = list.collect::<Vec<_>>().join(", ");
     format!(
-        "<figure style=\"margin:10px 0\">{}<figcaption>Recommended: {list}. Then came <b>{}</b>{why}: rank {}.</figcaption></figure>",
-        pair(&heads),
+        "<figure style=\"margin:10px 0\"><div class=\"even\">{}</div><figcaption>Recommended: {list}. Then came <b>{}</b>{why}: rank {}.</figcaption></figure>",
+        heads.concat(),
         name(next),
         rank(&scores, next)
     )
