@@ -12,6 +12,7 @@ pub mod decode;
 pub mod forward;
 pub mod matrix;
 pub mod merge;
+pub mod mma;
 pub mod place;
 pub mod probe;
 pub mod score;

@@ -1,4 +1,4 @@
-//! The kernels named `cube`, `cube-decode` and `cube-matrix`.
+//! The kernels named `cube`, `cube-decode`, `cube-matrix` and `cube-mma`.
 
 use attn_core::{
     AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Problem, Upstream, Wanted,
@@ -22,6 +22,8 @@ pub enum Cube {
     Decode,
     /// `cube-matrix`: matrix units multiply. f16 and bf16, where the device has them.
     Matrix,
+    /// `cube-mma`: matrix instructions whose registers are known. f16 and bf16, dimensions of whole matrices, NVIDIA's cards.
+    Mma,
 }
 
 impl Cube {
@@ -39,6 +41,11 @@ impl Cube {
                 trial::matrices(device, problem.dtype, &machine)?;
                 Ok(tiles)
             }
+            Self::Mma => {
+                let tiles = Tiles::by_instructions(problem, &machine)?;
+                trial::instructions(device, problem.dtype, &machine)?;
+                Ok(tiles)
+            }
         }
     }
 
@@ -53,6 +60,7 @@ impl AttentionKernel<CubeBackend> for Cube {
             Self::Rows => "cube",
             Self::Decode => "cube-decode",
             Self::Matrix => "cube-matrix",
+            Self::Mma => "cube-mma",
         }
     }
 

@@ -25,7 +25,7 @@ pub use burn_cubecl::{CubeBackend, CubeDevice};
 pub use kernel::Cube;
 
 /// The kernels of this backend, the preferred one first.
-pub static KERNELS: &[&dyn AttentionKernel<CubeBackend>] = &[&Cube::Decode, &Cube::Matrix, &Cube::Rows, &Composite];
+pub static KERNELS: &[&dyn AttentionKernel<CubeBackend>] = &[&Cube::Decode, &Cube::Mma, &Cube::Matrix, &Cube::Rows, &Composite];
 
 /// Whether a CUDA device is there.
 #[cfg(feature = "cuda")]

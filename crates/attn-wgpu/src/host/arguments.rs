@@ -23,14 +23,18 @@ pub fn rows(tensor: CubeTensor) -> CubeTensor {
 
 /// Elements that one load takes: the most of 4, 2, 1 that `dim` and all strides are multiples of.
 pub fn width(tensors: &[&CubeTensor], dim: usize) -> usize {
-    let fits = |width: usize| {
-        dim.is_multiple_of(width)
-            && tensors.iter().all(|tensor| {
-                let strides = tensor.meta.strides();
-                strides[..strides.len() - 1].iter().all(|stride| stride.is_multiple_of(width))
-            })
-    };
+    let fits = |width: usize| dim.is_multiple_of(width) && tensors.iter().all(|tensor| is_stepped(tensor, width));
     [4, 2].into_iter().find(|&width| fits(width)).unwrap_or(1)
+}
+
+/// The tensor with strides that are multiples of `width`: as it is where they are, else a copy, whose are if its last axis is.
+pub fn stepped(tensor: &CubeTensor, width: usize) -> CubeTensor {
+    if is_stepped(tensor, width) { tensor.clone() } else { into_contiguous(tensor.clone()) }
+}
+
+fn is_stepped(tensor: &CubeTensor, width: usize) -> bool {
+    let strides = tensor.meta.strides();
+    strides[..strides.len() - 1].iter().all(|stride| stride.is_multiple_of(width))
 }
 
 /// What broadcasts to the scores, with strides 0 along the axes on which it does.

@@ -11,10 +11,11 @@ use crate::device::decode::attention_decode;
 use crate::device::forward::{Config, attention_forward};
 use crate::device::matrix::attention_matrix;
 use crate::device::merge::attention_merge;
+use crate::device::mma::{VECTOR, attention_mma};
 use crate::device::place::ScalarsLaunch;
 use crate::device::score::Options;
 use crate::host::arguments::{
-    bands, block_strides, blocks, element, heads_of_table, rows, scores_bool, scores_float, width,
+    bands, block_strides, blocks, element, heads_of_table, rows, scores_bool, scores_float, stepped, width,
 };
 use crate::host::tiles::{RowTiles, Tiles, Way};
 
@@ -99,9 +100,19 @@ fn pass(
     let client = &operands.query.client;
     let bands = bands(problem, client, &operands.query);
     let address = operands.all().chain([out]).map(CubeTensor::required_address_type).max().unwrap_or_default();
-    let reads = width(&[&operands.query, &operands.key], problem.head_dim);
-    // The output as rows: its only stride that counts is a row's.
-    let writes = width(&[&operands.value], problem.value_dim);
+    let (query, key, value, reads, writes) = match tiles.way {
+        // Shared memory is made of such vectors, and the dimensions are multiples of them.
+        Way::Mma(_) => {
+            let [query, key, value] = [&operands.query, &operands.key, &operands.value].map(|x| stepped(x, VECTOR));
+            (query, key, value, VECTOR, VECTOR)
+        }
+        _ => {
+            let reads = width(&[&operands.query, &operands.key], problem.head_dim);
+            // The output as rows: its only stride that counts is a row's.
+            let writes = width(&[&operands.value], problem.value_dim);
+            (operands.query.clone(), operands.key.clone(), operands.value.clone(), reads, writes)
+        }
+    };
     let sinks = if partial { None } else { operands.sinks.clone() };
     let mask_element = operands.mask.as_ref().map_or(dtype_to_storage_type(DType::U32), element);
     let strides = problem.block_mask.as_deref().map_or([0; 4], block_strides);
@@ -146,9 +157,9 @@ fn pass(
                     address,
                     reads,
                     writes,
-                    operands.query.clone().into_tensor_arg(),
-                    operands.key.clone().into_tensor_arg(),
-                    operands.value.clone().into_tensor_arg(),
+                    query.clone().into_tensor_arg(),
+                    key.clone().into_tensor_arg(),
+                    value.clone().into_tensor_arg(),
                     operands.mask.clone().map(CubeTensor::into_tensor_arg).into(),
                     operands.bias.clone().map(CubeTensor::into_tensor_arg).into(),
                     operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
@@ -175,6 +186,7 @@ fn pass(
             }
             Way::Decode(cut) => launch!(attention_decode, cut.config(head_dim, columns, tiles.rows, options)),
             Way::Matrix(cut) => launch!(attention_matrix, cut.config(head_dim, columns, options)),
+            Way::Mma(cut) => launch!(attention_mma, cut.config(head_dim, columns, options)),
         }
         first += columns;
     }

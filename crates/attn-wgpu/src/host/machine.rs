@@ -12,6 +12,7 @@ use burn_cubecl::cubecl::ir::features::{MmaConfig, Plane};
 use burn_cubecl::cubecl::{CubeCount, CubeDim};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 
+use crate::device::mma::PLANE;
 use crate::device::probe::{BROADCASTS, SHUFFLES, plane_probe};
 
 /// A device, as the cutting of problems sees it.
@@ -29,6 +30,9 @@ pub struct Machine {
     pub syncs_planes: bool,
     /// Types whose square matrices the device multiplies and adds in f32, with the length of a side, the longest first.
     pub matrix_sizes: Vec<(FloatDType, usize)>,
+    /// Types for which the device has `mma` of 16×8×16, added in f32, and `ldmatrix`, with planes of 32: registers as NVIDIA's cards
+    /// have them.
+    pub instructions: Vec<FloatDType>,
 }
 
 impl Machine {
@@ -48,6 +52,16 @@ impl Machine {
         let broadcasts = if is_software && least == most { if_found(BROADCASTS) } else { 0 };
         let mut matrix_sizes: Vec<(FloatDType, usize)> =
             properties.features.matmul.cmma.iter().filter_map(square_matrix).collect();
+        let matmul = &properties.features.matmul;
+        let instructions = [FloatDType::F16, FloatDType::BF16]
+            .into_iter()
+            .filter(|&dtype| {
+                let narrow = dtype_to_storage_type(dtype.into());
+                (least, most) == (PLANE as u32, PLANE as u32)
+                    && matmul.ldmatrix.contains(&narrow)
+                    && matmul.mma.iter().any(|config| is_instruction(config, dtype))
+            })
+            .collect();
         matrix_sizes.sort_by_key(|&(_, size)| std::cmp::Reverse(size));
         Self {
             hardware,
@@ -56,6 +70,7 @@ impl Machine {
             shuffles: if_found(SHUFFLES),
             syncs_planes: plane.contains(Plane::Sync),
             matrix_sizes,
+            instructions,
         }
     }
 
@@ -74,6 +89,13 @@ fn square_matrix(config: &MmaConfig) -> Option<(FloatDType, usize)> {
     let side = config.m as usize;
     let is_square = config.m == config.n && config.n == config.k;
     (is_square && (8..=16).contains(&side) && side.is_power_of_two()).then_some((of, side))
+}
+
+/// Whether it is A 16×16, B 16×8 of `dtype`, added in f32.
+fn is_instruction(config: &MmaConfig, dtype: FloatDType) -> bool {
+    let narrow = dtype_to_storage_type(dtype.into());
+    let types = config.a_type == narrow && config.b_type == narrow;
+    types && config.cd_type == dtype_to_storage_type(DType::F32) && (config.m, config.n, config.k) == (16, 8, 16)
 }
 
 /// Units that the probe runs on.

@@ -2,6 +2,7 @@
 
 mod decode;
 mod matrix;
+mod mma;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use crate::host::machine::Machine;
 
 pub use decode::DecodeTiles;
 pub use matrix::MatrixTiles;
+pub use mma::MmaTiles;
 pub use rows::RowTiles;
 
 /// How a problem is cut.
@@ -47,6 +49,8 @@ pub enum Way {
     Decode(DecodeTiles),
     /// Their planes multiply matrices.
     Matrix(MatrixTiles),
+    /// They multiply matrices in registers that are known.
+    Mma(MmaTiles),
 }
 
 impl fmt::Display for Tiles {
@@ -67,6 +71,9 @@ impl fmt::Display for Tiles {
             }
             Way::Matrix(MatrixTiles { size, planes, block, .. }) => {
                 write!(f, "{block} keys by {planes} planes with matrices of {size}×{size}")?;
+            }
+            Way::Mma(MmaTiles { planes, block, .. }) => {
+                write!(f, "{block} keys by {planes} planes with matrices in registers")?;
             }
         }
         if self.splits > 1 {

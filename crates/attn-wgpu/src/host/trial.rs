@@ -14,22 +14,53 @@ use crate::host::launch::{self, Operands};
 use crate::host::machine::Machine;
 use crate::host::tiles::Tiles;
 
-/// Batch entries, heads, key/value heads, queries, keys, D, E: tails on every axis, several blocks, half a tile of rows.
-const SHAPE: [usize; 7] = [1, 2, 1, 43, 77, 40, 24];
+/// D and E with tails of matrices.
+const RAGGED: [usize; 2] = [40, 24];
+/// D and E of whole matrices.
+const WHOLE: [usize; 2] = [48, 32];
+
+/// A cut of a problem for a machine.
+type Cut = fn(&Problem, &Machine) -> Result<Tiles, String>;
+type Answers = LazyLock<Mutex<HashMap<String, Result<(), String>>>>;
 
 /// Whether matrix units find for `dtype` what units with rows of their own find. Asked once of each device and type.
 ///
 /// # Errors
 /// What differed.
 pub fn matrices(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
-    static ANSWERS: LazyLock<Mutex<HashMap<String, Result<(), String>>>> = LazyLock::new(Mutex::default);
-    // An answer is written whole or not at all.
-    let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
-    answers.entry(format!("{device:?} {dtype:?}")).or_insert_with(|| compare(device, dtype, machine)).clone()
+    static ANSWERS: Answers = LazyLock::new(Mutex::default);
+    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, RAGGED, Tiles::by_matrices))
 }
 
-fn compare(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
-    let [batch, heads, kv_heads, query_len, key_len, head_dim, value_dim] = SHAPE;
+/// As [`matrices`], of matrix instructions whose registers are known.
+///
+/// # Errors
+/// What differed.
+pub fn instructions(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
+    static ANSWERS: Answers = LazyLock::new(Mutex::default);
+    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, WHOLE, Tiles::by_instructions))
+}
+
+fn once(
+    answers: &Answers,
+    device: &CubeDevice,
+    dtype: FloatDType,
+    ask: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
+    // An answer is written whole or not at all.
+    let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+    answers.entry(format!("{device:?} {dtype:?}")).or_insert_with(ask).clone()
+}
+
+fn compare(
+    device: &CubeDevice,
+    dtype: FloatDType,
+    machine: &Machine,
+    [head_dim, value_dim]: [usize; 2],
+    cut: Cut,
+) -> Result<(), String> {
+    // Tails of lengths, several blocks, half a tile of rows.
+    let [batch, heads, kv_heads, query_len, key_len] = [1, 2, 1, 43, 77];
     let inputs = || {
         AttentionInputs::<CubeBackend>::new(
             numbers(device, dtype, [batch, heads, query_len, head_dim], 1),
@@ -40,7 +71,7 @@ fn compare(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<
     let spec = AttentionSpec { causal: true, scale: Some(0.5), ..AttentionSpec::default() };
     let problem = inputs().problem(&spec).map_err(|error| error.to_string())?;
     let rows = answer(&problem, inputs(), &Tiles::by_rows(&problem, machine))?;
-    let matrices = answer(&problem, inputs(), &Tiles::by_matrices(&problem, machine)?)?;
+    let matrices = answer(&problem, inputs(), &cut(&problem, machine)?)?;
     // Values lie within ±1, and outputs are rounded to the narrow type; the LSE is not.
     let rounding = if dtype == FloatDType::F16 { 2f32.powi(-10) } else { 2f32.powi(-7) };
     for (what, allowed, [found, expected]) in

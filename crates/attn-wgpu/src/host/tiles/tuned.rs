@@ -20,6 +20,10 @@ pub struct Tuned {
     pub unrolled: usize,
     /// Keys of a block for matrix units.
     pub matrix_block: usize,
+    /// Planes of a cube that multiplies matrices in registers.
+    pub mma_planes: usize,
+    /// Keys of a block there.
+    pub mma_block: usize,
     /// Planes of a cube that decodes or multiplies matrices, at most.
     pub planes: usize,
     /// Rows that share keys for which decoding is faster than units with rows of their own, at most.
@@ -47,6 +51,8 @@ const CARD: Tuned = Tuned {
     lone_block: 8,
     unrolled: 1024,
     matrix_block: 32,
+    mma_planes: 8,
+    mma_block: 64,
     planes: 4,
     decode_rows: 8,
     decode_registers: 128,
