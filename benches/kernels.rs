@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use attn_benches::backend::Backend;
-use attn_benches::contestants::enter;
+use attn_benches::contestants::{Peers, enter};
 use attn_benches::inputs::Inputs;
 use attn_benches::shapes::{Dtype, Shape, Suite, suite};
 use attn_cpu::{Attention, Band, CpuError, Element, Isa, View, forward};
@@ -108,7 +108,7 @@ fn face(criterion: &mut Criterion) {
         for &backend in Backend::ALL {
             let mut group = group(criterion, kind, &format!("attn-{backend}"));
             for shape in suite(kind).iter().filter(|s| backend.has_dtype(s.dtype)) {
-                let contestants = enter(shape, &Inputs::of(shape), &[backend])
+                let contestants = enter(shape, &Inputs::of(shape), &[backend], Peers::Near)
                     .unwrap_or_else(|error| panic!("{shape} on {backend}: {error:#}"));
                 group.throughput(throughput(shape));
                 for contestant in contestants.iter().filter(|c| c.is_ours()) {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use anyhow::{Context, Result};
 use burn::tensor::{DType, Device};
 
 use crate::shapes::{Dtype, Shape, Suite};
@@ -162,6 +163,18 @@ impl Backend {
     }
 }
 
+/// Hands operations that Burn's fusion puts off to the device, without waiting for it. Without fusion they are handed over as they
+/// come; asking for it there would cut what the device takes in batches.
+///
+/// # Errors
+/// Where the device does not take them.
+pub fn hand_over(device: &Device) -> Result<()> {
+    if cfg!(feature = "fusion") {
+        device.flush().context("handing work to the device")?;
+    }
+    Ok(())
+}
+
 /// Burn's name of the type.
 pub fn burn_dtype(dtype: Dtype) -> DType {
     match dtype {
@@ -180,7 +193,7 @@ impl fmt::Display for Backend {
 impl FromStr for Backend {
     type Err = String;
 
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
         Self::ALL.iter().copied().find(|b| b.name() == name).ok_or_else(|| {
             let names: Vec<&str> = Self::ALL.iter().map(|b| b.name()).collect();
             format!("no backend of this name in this build, which has: {}", names.join(", "))

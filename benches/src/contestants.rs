@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 
-use crate::backend::{Backend, Memory};
+use crate::backend::{Backend, Memory, hand_over};
 use crate::inputs::Inputs;
 use crate::shapes::{Shape, Suite};
 
@@ -15,7 +15,7 @@ mod ours;
 #[cfg(feature = "tch")]
 mod torch_sdpa;
 
-pub use operands::Operands;
+pub use operands::{Operands, copies};
 
 /// What a call gives: the output, and in training the gradients of query, key and value after it.
 pub type Outcome = Vec<Tensor<4>>;
@@ -45,8 +45,44 @@ impl Contestant {
     /// Runs once and waits until the device is done.
     pub fn run(&self) -> Result<Outcome> {
         let outcome = (self.call)()?;
-        self.device.sync().with_context(|| format!("waiting for {} on {}", self.name, self.backend))?;
+        self.wait()?;
         Ok(outcome)
+    }
+
+    /// Hands one call to the device, without waiting for it; on a CPU this is the call itself.
+    pub fn submit(&self) -> Result<Outcome> {
+        let outcome = (self.call)()?;
+        hand_over(&self.device)?;
+        Ok(outcome)
+    }
+
+    /// Waits until the device has done what it was handed.
+    pub fn wait(&self) -> Result<()> {
+        self.device.sync().with_context(|| format!("waiting for {} on {}", self.name, self.backend))
+    }
+
+    /// Reads one number of each tensor. A device's launch that failed shows there alone: waiting does not tell.
+    ///
+    /// # Errors
+    /// Where a launch failed.
+    pub fn confirm(&self, outcome: &Outcome) -> Result<()> {
+        for tensor in outcome {
+            let number = tensor.clone().slice([0..1, 0..1, 0..1, 0..1]);
+            number.try_into_vec_as::<f32>().with_context(|| format!("{} on {} failed", self.name, self.backend))?;
+        }
+        Ok(())
+    }
+
+    /// Whether its calls queue on a device, so that many can be handed over before one waits.
+    pub fn queues(&self) -> bool {
+        self.backend.memory() == Memory::Device
+    }
+
+    /// Hands memory that the device keeps for later calls back, so that it serves other sizes.
+    pub fn tidy_up(&self) {
+        if self.queues() {
+            self.device.memory_cleanup();
+        }
     }
 
     /// Whether this is our attention.
@@ -58,26 +94,38 @@ impl Contestant {
 /// What the report calls our attention.
 pub const OURS: &str = "ours";
 
-/// Everyone who can do `shape`: ours on each of `backends`, then Burn's operation on every CPU backend of this build and
-/// on those GPU backends on which ours runs, and LibTorch's own.
+/// Whose operations are peers of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peers {
+    /// Those of the backends on which ours runs, of every CPU backend of this build, and LibTorch's own.
+    Everywhere,
+    /// Those of the backends on which ours runs: what a card does in milliseconds takes a CPU minutes.
+    Near,
+}
+
+/// Everyone who can do `shape`: ours on each of `backends`, then the `peers`.
 ///
 /// Ours and the peer on one backend read the very same tensors.
-pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend]) -> Result<Vec<Contestant>> {
+pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend], peers: Peers) -> Result<Vec<Contestant>> {
+    let everywhere = peers == Peers::Everywhere;
     let mut ours = Vec::new();
     let mut peers = Vec::new();
     for &backend in Backend::ALL {
         let chosen = backends.contains(&backend) && backend.has_dtype(shape.dtype);
         // Burn's operation on a GPU is no one's peer on a CPU.
-        let near = chosen || backend.memory() != Memory::Device;
+        let near = chosen || (everywhere && backend.memory() != Memory::Device);
         let peer = near && backend.peer_lacks(shape).is_none();
         #[cfg(feature = "tch")]
-        let sdpa = backend == Backend::LibTorch && backend.has_dtype(shape.dtype) && torch_sdpa::can(shape);
+        let sdpa = backend == Backend::LibTorch
+            && (chosen || everywhere)
+            && backend.has_dtype(shape.dtype)
+            && torch_sdpa::can(shape);
         #[cfg(not(feature = "tch"))]
         let sdpa = false;
         if !chosen && !peer && !sdpa {
             continue;
         }
-        let operands = Arc::new(Operands::new(shape, inputs, &backend.device()));
+        let operands = Arc::new(Operands::new(shape, inputs, backend));
         if chosen {
             ours.push(ours::enter(shape, backend, Arc::clone(&operands))?);
         }

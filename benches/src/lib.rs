@@ -10,12 +10,14 @@
 //! oracle    the right answer, and how far off is fine   alloc, resident   memory, of Rust's allocator and of the process
 //! contestants, backend   ours and Burn's operation      session           a whole run
 //! check     answer against oracle                       report, progress  JSON, page, table; how far it is
+//! guard     panics of others as errors
 //! ```
 
 pub mod alloc;
 pub mod backend;
 pub mod check;
 pub mod contestants;
+pub mod guard;
 pub mod inputs;
 pub mod machine;
 pub mod measure;

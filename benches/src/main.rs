@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use attn_benches::alloc::Counting;
-use attn_benches::backend::Backend;
+use attn_benches::backend::{Backend, Memory};
+use attn_benches::contestants::Peers;
 use attn_benches::machine;
-use attn_benches::report::tables;
-use attn_benches::session::Session;
-use attn_benches::shapes::Suite;
+use attn_benches::report::{Report, tables};
+use attn_benches::session::{Run, Session};
+use attn_benches::shapes::{Shape, Suite, card, suite};
 use clap::{Parser, ValueEnum};
 
 #[global_allocator]
@@ -37,24 +38,45 @@ struct Arguments {
     /// Threads, for ours and the peers; as many as CPUs if not given.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Measures nothing: reads DIR/bench.json, writes its page anew and prints its tables.
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    page: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SuiteChoice {
     Prefill,
     Decode,
     Train,
+    /// The three above: sized for CPUs
     All,
+    /// Prefill and decode of a graphics card's size, beside peers on the same device; all backends with memory of their own if none
+    /// is named
+    Card,
 }
 
 impl SuiteChoice {
-    fn suites(self) -> Vec<Suite> {
+    fn shapes(self) -> Vec<Shape> {
         match self {
-            Self::Prefill => vec![Suite::Prefill],
-            Self::Decode => vec![Suite::Decode],
-            Self::Train => vec![Suite::Train],
-            Self::All => Suite::ALL.to_vec(),
+            Self::Prefill => suite(Suite::Prefill),
+            Self::Decode => suite(Suite::Decode),
+            Self::Train => suite(Suite::Train),
+            Self::All => Suite::ALL.into_iter().flat_map(suite).collect(),
+            Self::Card => card(),
         }
+    }
+
+    fn peers(self) -> Peers {
+        match self {
+            Self::Card => Peers::Near,
+            _ => Peers::Everywhere,
+        }
+    }
+
+    /// The backends that run it where none is named.
+    fn backends(self) -> Vec<Backend> {
+        let all = Backend::ALL.iter().copied();
+        all.filter(|backend| self != Self::Card || backend.memory() == Memory::Device).collect()
     }
 }
 
@@ -69,22 +91,43 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
+    if let Some(folder) = arguments.page {
+        return page(&folder);
+    }
     let threads = arguments.threads.unwrap_or_else(machine::cores);
     ensure!(threads > 0, "--threads must be at least 1");
     limit_threads(threads)?;
     let mut backends = arguments.backends;
     if backends.is_empty() {
-        backends = Backend::ALL.to_vec();
+        backends = arguments.suite.backends();
     }
-    ensure!(!backends.is_empty(), "this build has no backend: turn on feature ndarray, flex or tch");
+    ensure!(
+        !backends.is_empty(),
+        "this build has no backend for this suite: turn on a feature, such as flex, tch or cuda"
+    );
     backends.sort_unstable();
     backends.dedup();
     let out = arguments.out.unwrap_or_else(default_out);
     std::fs::create_dir_all(&out).with_context(|| format!("making the folder {}", out.display()))?;
-    let (suites, only, quick) = (arguments.suite.suites(), arguments.only, arguments.quick);
-    let report = Session { backends, suites, only, quick, threads }.run()?;
-    println!("{}", tables(&report));
-    report.write(&out)?;
+    let (shapes, peers) = (arguments.suite.shapes(), arguments.suite.peers());
+    let session = Session { backends, shapes, peers, only: arguments.only, quick: arguments.quick, threads };
+    let Run { report, wrong } = session.run(|report| report.write(&out))?;
+    show(&report, &out)?;
+    ensure!(wrong.is_empty(), "ours was wrong or failed on {} shapes, the first: {}", wrong.len(), wrong[0]);
+    Ok(())
+}
+
+/// Makes the page of a folder's `bench.json` anew, with what others have added to it since.
+fn page(folder: &Path) -> Result<()> {
+    let mut report = Report::read(folder)?;
+    report.relate();
+    show(&report, folder)
+}
+
+/// Prints the tables, writes both files and says where the page is.
+fn show(report: &Report, out: &Path) -> Result<()> {
+    println!("{}", tables(report));
+    report.write(out)?;
     println!("{}", out.join("bench.html").display());
     Ok(())
 }

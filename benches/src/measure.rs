@@ -3,6 +3,9 @@
 //! The contestants take turns (a, b, c, a, b, c, …), so that a machine that slows down slows all of them, and ratios hold
 //! where absolute times drift. A turn is as many calls as last a few milliseconds; a contestant's figure is the median of
 //! its turns. The number of rounds follows from a time budget, within bounds.
+//!
+//! On a CPU each call of a turn is waited for, which costs nothing. A device is handed all calls of a turn and waited for
+//! once, so that the fixed cost of waiting is shared by them, as it is where a program calls operation after operation.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -33,6 +36,15 @@ impl Effort {
         least_rounds: 5,
         most_rounds: 101,
         turn: Duration::from_millis(4),
+        warm_up: Duration::from_millis(60),
+    };
+
+    /// For devices alone, which are lent by the minute: the same turns, fewer of them.
+    pub const DEVICE: Self = Self {
+        budget: Duration::from_secs(3),
+        least_rounds: 5,
+        most_rounds: 51,
+        turn: Duration::from_millis(5),
         warm_up: Duration::from_millis(60),
     };
 
@@ -80,12 +92,11 @@ pub fn median(sorted: &[f64]) -> f64 {
     }
 }
 
-/// Times all contestants by turns; the result is in their order.
-pub fn measure(contestants: &[Contestant], effort: Effort) -> Result<Vec<Times>> {
-    let mut repeats = Vec::new();
-    for contestant in contestants {
-        repeats.push(warm_up(contestant, effort)?);
-    }
+/// Times all contestants by turns of as many calls as `repeats` says of each; the result is in their order.
+///
+/// # Errors
+/// Where a call fails.
+pub fn measure(contestants: &[Contestant], repeats: &[u32], effort: Effort) -> Result<Vec<Times>> {
     let turns = by_turns(contestants.len(), effort, |n| {
         rest(&contestants[n], repeats[n])?;
         turn(&contestants[n], repeats[n])
@@ -93,15 +104,40 @@ pub fn measure(contestants: &[Contestant], effort: Effort) -> Result<Vec<Times>>
     Ok(turns.into_iter().map(Times::of).collect())
 }
 
+/// The most calls of a turn.
+const MOST_CALLS: u32 = 10_000;
+
 /// Calls until the warm-up is over; how many calls then make a turn.
-fn warm_up(contestant: &Contestant, effort: Effort) -> Result<u32> {
+///
+/// # Errors
+/// Where a call fails.
+pub fn warm_up(contestant: &Contestant, effort: Effort) -> Result<u32> {
+    if contestant.queues() {
+        return queued_calls(effort, |calls| turn(contestant, calls));
+    }
     let start = Instant::now();
     let mut fastest = f64::INFINITY;
     loop {
         fastest = fastest.min(turn(contestant, 1)?);
         if start.elapsed() >= effort.warm_up {
             let calls = effort.turn.as_secs_f64() * 1e3 / fastest.max(1e-6);
-            return Ok((calls.ceil() as u32).clamp(1, 10_000));
+            return Ok((calls.ceil() as u32).clamp(1, MOST_CALLS));
+        }
+    }
+}
+
+/// How many calls make a turn where one alone lasts longer than its share of many: doubled until that many, once warm, last a
+/// turn. `turn` takes a number of calls and answers milliseconds a call.
+fn queued_calls(effort: Effort, mut turn: impl FnMut(u32) -> Result<f64>) -> Result<u32> {
+    let (wanted, warm) = (effort.turn.as_secs_f64() * 1e3, effort.warm_up.as_secs_f64() * 1e3);
+    let (mut calls, mut spent) = (1, 0.0);
+    loop {
+        let taken = turn(calls)? * f64::from(calls);
+        spent += taken;
+        if taken < wanted && calls < MOST_CALLS {
+            calls = (2 * calls).min(MOST_CALLS);
+        } else if spent >= warm || taken == 0.0 {
+            return Ok(calls);
         }
     }
 }
@@ -109,23 +145,38 @@ fn warm_up(contestant: &Contestant, effort: Effort) -> Result<u32> {
 /// How long the threads of other libraries' pools spin after their last work, and more: OpenMP's take a millisecond.
 const REST: Duration = Duration::from_millis(3);
 
-/// Lets the pool of whoever had the last turn fall asleep, and wakes the next one's where its calls are short.
+/// Lets the pool of whoever had the last turn fall asleep, and wakes the next one's where its calls are short. A device has no
+/// such pools.
 fn rest(contestant: &Contestant, calls: u32) -> Result<()> {
-    std::thread::sleep(REST);
+    if !contestant.queues() {
+        std::thread::sleep(REST);
+    }
     if calls > 1 {
         black_box(contestant.run()?);
     }
     Ok(())
 }
 
-/// Milliseconds a call, over `calls` calls. Each is waited for and its result is used.
+/// Milliseconds a call, over `calls` calls. Each is waited for and its result is used; on a device they are waited for together,
+/// and the last result is looked at once the time is taken.
 fn turn(contestant: &Contestant, calls: u32) -> Result<f64> {
     let mut outcome = None;
     let start = Instant::now();
-    for _ in 0..calls {
-        outcome = Some(black_box(contestant.run()?));
+    if contestant.queues() {
+        for _ in 0..calls {
+            outcome = Some(black_box(contestant.submit()?));
+        }
+        contestant.wait()?;
+    } else {
+        for _ in 0..calls {
+            outcome = Some(black_box(contestant.run()?));
+        }
     }
     let taken = start.elapsed();
+    match &outcome {
+        Some(outcome) if contestant.queues() => contestant.confirm(outcome)?,
+        _ => (),
+    }
     drop(outcome);
     Ok(taken.as_secs_f64() * 1e3 / f64::from(calls))
 }
@@ -173,6 +224,33 @@ mod tests {
         let endless = Effort { budget: Duration::MAX, ..Effort::QUICK };
         let turns = by_turns(1, endless, |_| Ok(1.0)).expect("no turn fails");
         assert_eq!(turns[0].len(), Effort::QUICK.most_rounds);
+    }
+
+    #[test]
+    fn queued_calls_last_a_turn_without_the_cost_of_waiting() {
+        // A call takes 0.02 ms, waiting 0.5 ms: by one call alone, 10 would make a turn of 5 ms.
+        let effort = Effort::DEVICE;
+        let mut batches = Vec::new();
+        let calls = queued_calls(effort, |calls| {
+            batches.push(calls);
+            Ok((0.5 + 0.02 * f64::from(calls)) / f64::from(calls))
+        });
+        assert_eq!(calls.expect("no turn fails"), 256);
+        assert_eq!(batches[..9], [1, 2, 4, 8, 16, 32, 64, 128, 256]);
+        let spent: f64 = batches.iter().map(|&calls| 0.5 + 0.02 * f64::from(calls)).sum();
+        assert!(spent >= 60.0 && batches[9..].iter().all(|&calls| calls == 256), "{spent} ms: {batches:?}");
+
+        // A first batch that is slow, as long as a clock is low, does not settle the number.
+        let mut first = true;
+        let calls = queued_calls(effort, |calls| {
+            let slow = std::mem::take(&mut first);
+            Ok(if slow { 9.0 } else { 1.0 / f64::from(calls) + 0.01 })
+        });
+        assert_eq!(calls.expect("no turn fails"), 512);
+        // Long calls are turns of their own, and none is endless.
+        assert_eq!(queued_calls(effort, |_| Ok(80.0)).expect("no turn fails"), 1);
+        assert_eq!(queued_calls(effort, |_| Ok(0.0)).expect("no turn fails"), MOST_CALLS);
+        assert!(queued_calls(effort, |_| Err(anyhow::anyhow!("it fails"))).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The machine's own limits, measured: arithmetic in f32 and bf16, and reading memory.
+//! The machine's own limits, measured: arithmetic in f32 and bf16, and reading memory; those of a device in `device.rs`.
 //!
 //! A share of a peak means something only where the peak was measured on the same machine in the same state. So each run
 //! measures its peaks before the shapes and again after them, and keeps the better of the two: other programs can only
@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 mod bandwidth;
 mod bf16;
+mod device;
 mod fma;
+
+pub use device::DevicePeaks;
 
 /// The machine's measured limits on a given number of threads.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::measure::Times;
-use crate::peaks::Peaks;
+use crate::peaks::DevicePeaks;
 use crate::shapes::{Dtype, Shape, Suite};
 
 mod html;
@@ -55,6 +55,66 @@ pub struct Machine {
     pub quick: bool,
     /// The peers' release.
     pub burn: String,
+    /// The limits of devices with memory of their own on which ours ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DevicePeaks>,
+    /// What PyTorch reached, where `torch_sdpa.py` ran.
+    #[serde(flatten)]
+    pub torch: Torch,
+}
+
+/// What PyTorch says and reaches on a CUDA device; fields `torch_…` of the machine, all absent where it did not run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Torch {
+    /// PyTorch's release.
+    #[serde(rename = "torch_version", default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The device's name.
+    #[serde(rename = "torch_device", default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The kernels among which its attention chose.
+    #[serde(rename = "torch_backends", default, skip_serializing_if = "Option::is_none")]
+    pub backends: Option<String>,
+    /// Its matrix product 8192³ in f16, TFLOP/s.
+    #[serde(rename = "torch_matmul_f16_tflops", default, skip_serializing_if = "Option::is_none")]
+    pub matmul_f16_tflops: Option<f64>,
+    /// Its matrix product 8192³ in bf16, TFLOP/s.
+    #[serde(rename = "torch_matmul_bf16_tflops", default, skip_serializing_if = "Option::is_none")]
+    pub matmul_bf16_tflops: Option<f64>,
+    /// Its `tensor + 1` of 2 GiB, GB/s read and written.
+    #[serde(rename = "torch_copy_gbps", default, skip_serializing_if = "Option::is_none")]
+    pub copy_gbps: Option<f64>,
+}
+
+impl Machine {
+    /// The limit of a row, in the unit of its [`speed`](Row::speed).
+    ///
+    /// On a CPU: bf16 dot products for bf16 where there are such, f32 multiply-adds for other arithmetic, reading memory for
+    /// decode. On a device: matrix products of the row's type, copying for decode; by Burn, or by PyTorch where that ran on the
+    /// device of the same name and is faster. None where it was not measured.
+    pub fn peak(&self, row: &Row) -> Option<f64> {
+        let Some(device) = self.devices.iter().find(|device| device.backend == row.backend) else {
+            return Some(match (row.gbps, self.bf16_peak_gflops) {
+                (Some(_), _) => self.read_gbps,
+                (None, Some(bf16)) if row.dtype == Dtype::Bf16.name() => bf16,
+                _ => self.fma_peak_gflops,
+            });
+        };
+        let is_torchs = self.torch.device.as_ref() == Some(&device.name);
+        let torch = is_torchs.then_some(&self.torch);
+        let (by_burn, by_torch) = if row.gbps.is_some() {
+            (device.copy_gbps, torch.and_then(|torch| torch.copy_gbps))
+        } else {
+            let by_burn = device.matmul_tflops.get(&row.dtype).copied();
+            let by_torch = torch.and_then(|torch| match row.dtype.as_str() {
+                "f16" => torch.matmul_f16_tflops,
+                "bf16" => torch.matmul_bf16_tflops,
+                _ => None,
+            });
+            (by_burn.map(|t| t * 1e3), by_torch.map(|t| t * 1e3))
+        };
+        [by_burn, by_torch].into_iter().flatten().reduce(f64::max)
+    }
 }
 
 /// One shape on one backend.
@@ -110,9 +170,8 @@ pub struct Row {
     pub gflops: f64,
     /// Bytes of keys and values of ours a second, in 10⁹; decode only.
     pub gbps: Option<f64>,
-    /// The share of the machine's peak: bf16 dot products for bf16 where the CPU has them, f32 multiply-adds for other
-    /// arithmetic, reading memory for decode.
-    pub peak_share: f64,
+    /// The share of [the row's peak](Machine::peak); null where that was not measured.
+    pub peak_share: Option<f64>,
     /// Measured: the most bytes alive during a call of ours beyond its inputs and results; on LibTorch, which allocates by
     /// itself, the growth of the process's resident memory beyond the results. Null where the system does not tell.
     pub workspace_bytes: Option<u64>,
@@ -154,21 +213,12 @@ impl Row {
             gflop: shape.flops() * 1e-9,
             gflops: shape.flops() * per_second,
             gbps: (shape.suite == Suite::Decode).then(|| shape.kv_bytes() as f64 * per_second),
-            peak_share: f64::NAN,
+            peak_share: None,
             workspace_bytes: None,
             planned_workspace_bytes: None,
             peers_workspace_bytes: BTreeMap::new(),
             error_share: f64::NAN,
         }
-    }
-
-    /// Relates the row's speed to the machine's peak.
-    pub fn relate(&mut self, peaks: &Peaks) {
-        self.peak_share = match (self.gbps, peaks.bf16_gflops) {
-            (Some(gbps), _) => gbps / peaks.read_gbps,
-            (None, Some(bf16)) if self.dtype == Dtype::Bf16.name() => self.gflops / bf16,
-            _ => self.gflops / peaks.fma_gflops,
-        };
     }
 
     /// How often faster than the peer ours is.
@@ -189,6 +239,23 @@ impl Report {
         names.sort();
         names.dedup();
         names
+    }
+
+    /// Relates every row's speed to its peak.
+    pub fn relate(&mut self) {
+        for row in &mut self.rows {
+            row.peak_share = self.machine.peak(row).map(|peak| row.speed() / peak);
+        }
+    }
+
+    /// Reads `bench.json` of `folder`, of this release or an earlier one.
+    ///
+    /// # Errors
+    /// Where the file can't be read or is no report.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("bench.json");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))
     }
 
     /// Writes `bench.json` and `bench.html` into `folder`, making it if need be.

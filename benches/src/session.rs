@@ -7,23 +7,26 @@ use anyhow::{Context, Result, ensure};
 use crate::alloc::Watch;
 use crate::backend::{Backend, Memory};
 use crate::check::check;
-use crate::contestants::{Contestant, Outcome, enter};
+use crate::contestants::{Contestant, Outcome, Peers, enter};
+use crate::guard::guarded;
 use crate::inputs::Inputs;
 use crate::machine;
-use crate::measure::{Effort, Times, measure};
+use crate::measure::{Effort, Times, measure, warm_up};
 use crate::oracle::Expected;
-use crate::peaks::Peaks;
+use crate::peaks::{DevicePeaks, Peaks};
 use crate::progress::Progress;
-use crate::report::{Machine, Report, Row};
+use crate::report::{Machine, Report, Row, Torch};
 use crate::resident::Resident;
-use crate::shapes::{Shape, Suite, suite};
+use crate::shapes::{Dtype, Shape};
 
 /// What to run.
 pub struct Session {
     /// Backends on which ours runs.
     pub backends: Vec<Backend>,
-    /// Suites, in order.
-    pub suites: Vec<Suite>,
+    /// The shapes, in order; those of a type that no backend has are passed by.
+    pub shapes: Vec<Shape>,
+    /// Whose operations are peers.
+    pub peers: Peers,
     /// What the name of a shape must hold, if anything; `x` stands for `×`.
     pub only: Option<String>,
     /// Fewer rounds, smaller buffers.
@@ -33,66 +36,102 @@ pub struct Session {
 }
 
 impl Session {
-    /// Runs everything.
+    /// Runs everything; `keep` is given the report so far after each shape, so that a run that is cut short leaves something.
     ///
     /// # Errors
-    /// A wrong answer of ours, or a call that fails.
-    pub fn run(&self) -> Result<Report> {
-        let shapes: Vec<Shape> = self
-            .suites
+    /// Where no shape is left to run, or `keep` fails. A shape that ours fails on is told in the [`Run`].
+    pub fn run(&self, mut keep: impl FnMut(&Report) -> Result<()>) -> Result<Run> {
+        let shapes: Vec<&Shape> = self
+            .shapes
             .iter()
-            .flat_map(|&s| suite(s))
             .filter(|shape| self.backends.iter().any(|b| b.has_dtype(shape.dtype)))
             .filter(|shape| self.only.as_ref().is_none_or(|part| holds(&shape.to_string(), part)))
             .collect();
         ensure!(!shapes.is_empty(), "no shape of these suites and backends has {:?} in its name", self.only);
+        let mut dtypes: Vec<Dtype> = shapes.iter().map(|shape| shape.dtype).collect();
+        dtypes.sort_unstable();
+        dtypes.dedup();
         let mut progress = Progress::new(shapes.len() + 2);
         progress.step("the machine's peaks");
-        let mut peaks = Peaks::measure(self.threads, self.quick);
-        let mut rows = Vec::new();
-        for shape in &shapes {
+        let peaks = Peaks::measure(self.threads, self.quick);
+        let devices = self.device_peaks(&dtypes, &progress);
+        let mut report = Report { machine: self.machine(&peaks, devices.clone()), rows: Vec::new() };
+        let mut wrong = Vec::new();
+        for shape in shapes {
             progress.step(&format!("{} {shape}", shape.suite.name()));
-            rows.append(&mut self.shape(shape, &mut progress)?);
+            match self.shape(shape, &mut progress) {
+                Ok(mut rows) => report.rows.append(&mut rows),
+                Err(error) => {
+                    progress.note(&format!("{error:#}"));
+                    wrong.push(format!("{error:#}"));
+                }
+            }
+            report.relate();
+            keep(&report)?;
         }
         progress.step("the machine's peaks again");
-        peaks = peaks.max(Peaks::measure(self.threads, self.quick));
+        let peaks = peaks.max(Peaks::measure(self.threads, self.quick));
+        let again = self.device_peaks(&dtypes, &progress);
+        let devices = devices.into_iter().zip(again).map(|(before, after)| before.max(after)).collect();
         progress.finish();
-        for row in &mut rows {
-            row.relate(&peaks);
-        }
-        Ok(Report { machine: self.machine(&peaks), rows })
+        report.machine = self.machine(&peaks, devices);
+        report.relate();
+        Ok(Run { report, wrong })
+    }
+
+    /// The limits of each device with memory of its own, in the order of the backends.
+    fn device_peaks(&self, dtypes: &[Dtype], progress: &Progress) -> Vec<DevicePeaks> {
+        let devices = self.backends.iter().filter(|backend| backend.memory() == Memory::Device);
+        devices.map(|&backend| DevicePeaks::measure(backend, dtypes, |note| progress.note(note))).collect()
     }
 
     /// One shape: a row for ours on each backend.
     fn shape(&self, shape: &Shape, progress: &mut Progress) -> Result<Vec<Row>> {
         let inputs = Inputs::of(shape);
         let expected = Expected::of(shape, &inputs);
+        let entered = enter(shape, &inputs, &self.backends, self.peers)?;
+        drop(inputs);
+        let effort = match self.quick {
+            true => Effort::QUICK,
+            false if entered.iter().all(Contestant::queues) => Effort::DEVICE,
+            false => Effort::FULL,
+        };
         let mut contestants = Vec::new();
         let mut firsts = Vec::new();
-        for contestant in enter(shape, &inputs, &self.backends)? {
-            match self.first_call(shape, &expected, &contestant) {
-                Ok(first) => {
-                    contestants.push(contestant);
-                    firsts.push(first);
-                }
-                Err(error) if contestant.is_ours() => {
-                    let backend = contestant.backend;
-                    return Err(error.context(format!("{shape} on {backend}: ours")));
-                }
-                // A peer that answers something else is no peer of this shape: it gets no time, and the run says why.
-                Err(error) => progress.note(&format!("{shape}: {} left out: {error:#}", contestant.name)),
+        for contestant in entered {
+            let first = try_out(shape, &contestant, progress, || self.first_call(shape, &expected, &contestant))?;
+            contestant.tidy_up();
+            if let Some(first) = first {
+                contestants.push(contestant);
+                firsts.push(first);
             }
         }
-        drop(inputs);
-        let effort = if self.quick { Effort::QUICK } else { Effort::FULL };
-        let times = measure(&contestants, effort)?;
-        Ok(rows(shape, &contestants, &firsts, &times))
+        let mut repeats = Vec::new();
+        let mut warm = Vec::new();
+        for (contestant, first) in contestants.into_iter().zip(firsts) {
+            if let Some(calls) = try_out(shape, &contestant, progress, || warm_up(&contestant, effort))? {
+                repeats.push(calls);
+                warm.push((contestant, first));
+            }
+        }
+        let (contestants, firsts): (Vec<_>, Vec<_>) = warm.into_iter().unzip();
+        let times = measure(&contestants, &repeats, effort)?;
+        let rows = rows(shape, &contestants, &firsts, &times);
+        for contestant in &contestants {
+            contestant.tidy_up();
+        }
+        Ok(rows)
     }
 
     /// The first call, in threads that have never run anything: checks the answer and weighs the workspace.
     ///
-    /// New threads, because what a kernel keeps for its next call in thread-local memory would weigh nothing otherwise.
+    /// New threads, because what a kernel keeps for its next call in thread-local memory would weigh nothing otherwise. A device
+    /// is called from this thread, as later: it keeps memory for each thread that calls it.
     fn first_call(&self, shape: &Shape, expected: &Expected, contestant: &Contestant) -> Result<First> {
+        if contestant.queues() {
+            let error_share = check(shape, expected, &contestant.run()?)?;
+            return Ok(First { workspace_bytes: None, error_share });
+        }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build().context("starting threads")?;
         pool.broadcast(|_| ());
         let watch = Watch::start();
@@ -108,7 +147,7 @@ impl Session {
         Ok(First { workspace_bytes: peak.map(|peak| peak.saturating_sub(shape.output_bytes())), error_share })
     }
 
-    fn machine(&self, peaks: &Peaks) -> Machine {
+    fn machine(&self, peaks: &Peaks, devices: Vec<DevicePeaks>) -> Machine {
         Machine {
             cpu: machine::cpu_name(),
             cores: machine::cores(),
@@ -122,8 +161,34 @@ impl Session {
             date: machine::now(),
             quick: self.quick,
             burn: BURN.to_string(),
+            devices,
+            torch: Torch::default(),
         }
     }
+}
+
+/// What a run found.
+pub struct Run {
+    /// The report.
+    pub report: Report,
+    /// Where ours was wrong or failed: shapes that have no row.
+    pub wrong: Vec<String>,
+}
+
+/// What `call` of a contestant gives. A peer that answers something else, fails or panics is no peer of this shape: it gets no
+/// time, and the run says why.
+fn try_out<T>(
+    shape: &Shape,
+    contestant: &Contestant,
+    progress: &Progress,
+    call: impl FnOnce() -> Result<T>,
+) -> Result<Option<T>> {
+    if contestant.is_ours() {
+        return call().map(Some).with_context(|| format!("{shape} on {}: ours", contestant.backend));
+    }
+    Ok(guarded(call)
+        .inspect_err(|error| progress.note(&format!("{shape}: {} left out: {error:#}", contestant.name)))
+        .ok())
 }
 
 /// The release of Burn whose operations are the peers, and the features that make them fast.
@@ -179,6 +244,7 @@ fn holds(name: &str, part: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shapes::{Suite, suite};
 
     #[test]
     fn a_shape_is_found_by_a_part_of_its_name() {

@@ -10,8 +10,10 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+mod card;
 mod suites;
 
+pub use card::card;
 pub use suites::suite;
 
 /// A family of shapes with one unit of account.
@@ -181,6 +183,11 @@ impl Shape {
             }
         });
         2 * (self.batch * self.kv_heads * seen.len() * self.head_dim * self.dtype.size()) as u64
+    }
+
+    /// Bytes of all scores, [B, H, Sq, Sk], in the shape's type: what separate operations write to memory.
+    pub fn score_bytes(&self) -> u64 {
+        (self.batch * self.heads * self.query_len * self.key_len * self.dtype.size()) as u64
     }
 
     /// Elements of the query, of the key (and of the value), and of the output.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use anyhow::ensure;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
@@ -12,6 +13,9 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 use super::{Contestant, Operands, call};
 use crate::backend::Backend;
 use crate::shapes::{Shape, Suite};
+
+/// The most bytes of scores that a way of separate operations is tried with; it keeps a few tensors of that size at once.
+const MOST_SCORES: u64 = 8 << 30;
 
 /// Sets Burn's operation up.
 pub fn enter(shape: &Shape, backend: Backend, operands: Arc<Operands>) -> Contestant {
@@ -36,9 +40,13 @@ fn set_up(
     operands: Arc<Operands>,
 ) -> Contestant {
     let device = backend.device();
+    // A scale or softcap that is given leads a device to separate operations.
+    let apart = backend.unfused_name().is_some() && (scale.is_some() || shape.softcap.is_some());
+    let scores = if apart { shape.score_bytes() } else { 0 };
     let mask = shape.window.map(|_| hidden(&shape, &device));
     let options = AttentionModuleOptions { scale, softcap: shape.softcap, is_causal: shape.causal && mask.is_none() };
     let run = move || {
+        ensure!(scores <= MOST_SCORES, "its scores would take {} GiB, more than {}", scores >> 30, MOST_SCORES >> 30);
         call(&shape, &operands, |query, key, value| Ok(attention(query, key, value, mask.clone(), None, options)))
     };
     Contestant { name, backend, planned: None, device, call: Box::new(run) }

@@ -5,8 +5,8 @@
 
 use std::fmt::Write as _;
 
-use super::scale::{bytes, percent, significant};
-use super::{Report, Row};
+use super::scale::{bytes, percent, significant, unit_for};
+use super::{Machine, Report, Row};
 
 mod charts;
 
@@ -78,11 +78,44 @@ fn header(page: &mut String, report: &Report) {
         None => fact(page, "bf16 dot products", "none", "on this CPU"),
     }
     fact(page, "reading memory", &significant(machine.read_gbps), "GB/s");
-    put!(page, "</dl>\n</header>");
+    put!(page, "</dl>");
+    devices(page, machine);
+    put!(page, "</header>");
+}
+
+/// The limits of devices, by Burn and by PyTorch.
+fn devices(page: &mut String, machine: &Machine) {
+    for device in &machine.devices {
+        put!(page, "<p class=\"where\">{}, by Burn on {}</p>", escape(&device.name), escape(&device.backend));
+        put!(page, "<dl class=\"facts\">");
+        for (dtype, tflops) in &device.matmul_tflops {
+            fact(page, &format!("{dtype} products of {0} × {0}", device.matmul_side), &significant(*tflops), "TFLOP/s");
+        }
+        if let Some(gbps) = device.copy_gbps {
+            fact(page, &format!("copying {}", bytes(device.copy_bytes)), &significant(gbps), "GB/s");
+        }
+        put!(page, "</dl>");
+    }
+    let torch = &machine.torch;
+    let Some(version) = &torch.version else { return };
+    let kernels = torch.backends.as_ref().map_or(String::new(), |names| format!(" · attention by one of {names}"));
+    let device = torch.device.as_deref().unwrap_or("a device");
+    put!(page, "<p class=\"where\">{}, by PyTorch {}{}</p>", escape(device), escape(version), escape(&kernels));
+    put!(page, "<dl class=\"facts\">");
+    for (name, speed, unit) in [
+        ("bf16 products of 8192 × 8192", torch.matmul_bf16_tflops, "TFLOP/s"),
+        ("f16 products of 8192 × 8192", torch.matmul_f16_tflops, "TFLOP/s"),
+        ("copying 2.00 GiB", torch.copy_gbps, "GB/s"),
+    ] {
+        if let Some(speed) = speed {
+            fact(page, name, &significant(speed), unit);
+        }
+    }
+    put!(page, "</dl>");
 }
 
 fn fact(page: &mut String, name: &str, value: &str, unit: &str) {
-    put!(page, "<div><dt>{name}</dt><dd><b>{}</b> {unit}</dd></div>", escape(value));
+    put!(page, "<div><dt>{}</dt><dd><b>{}</b> {unit}</dd></div>", escape(name), escape(value));
 }
 
 /// How many times as fast as each peer ours is: the geometric mean over the rows of a suite on the peer's own backend.
@@ -178,7 +211,7 @@ fn figures_of(page: &mut String, row: &Row, peers: &[String]) {
     }
     number(page, Some(row.gflops), significant);
     number(page, row.gbps, significant);
-    number(page, Some(row.peak_share), percent);
+    number(page, row.peak_share, percent);
     number(page, row.workspace_bytes.map(|b| b as f64), |b| bytes(b as u64));
     let planned = row.planned_workspace_bytes.map(|b| b as f64);
     number(page, planned, |b| bytes(b as u64));
@@ -202,12 +235,16 @@ fn number(page: &mut String, value: Option<f64>, text: impl Fn(f64) -> String) {
 const METHOD: &str = "<section class=\"method\">
 <h2>How it was measured</h2>
 <p>Every answer is compared with an evaluation in f64 before it is timed, within a bound that follows from the type's
-rounding; a wrong one ends the run. Ours and the peers take turns, each turn a few milliseconds or one call, and a time is
+rounding; a wrong one gets no time, and a wrong one of ours ends the run with an error. Ours and the peers take turns, each turn a few milliseconds or one call, and a time is
 the median of its turns. Work is counted on visible pairs only: 4·batch·heads·dim operations for each query and key that it
 sees, 3.5 times that with the backward pass. In decode, keys and values come from memory, not from a cache: calls go
 through a gibibyte of them by turns. Peaks are measured before and after, on the same threads. Workspace is the most memory
 alive during a call in new threads, beyond inputs and results; on LibTorch, which allocates by itself, it is the growth of
 the process's resident memory, good to some hundred KiB.</p>
+<p>A graphics card is handed all calls of a turn and waited for once; its memory is not weighed. Its peaks are a large product
+of matrices in the row's type, and for decode <code>tensor + 1</code>, bytes read and written: the faster of Burn's and, where
+PyTorch ran on the same device, PyTorch's. They are what libraries reach there, not what the maker states. There
+<code>torch-sdpa</code> is PyTorch's operation, timed in the same way in a process of its own after the others.</p>
 <p>Peers are Burn's own operation, <code>burn::tensor::module::attention</code>. \"-\" marks what it can't do: shared key/value
 heads on NdArray and in training, and types that a backend has no tensors of. A window it is given as a mask made
 beforehand. <code>torch-sdpa</code> is LibTorch's own <code>scaled_dot_product_attention</code>, called directly, and in training

@@ -10,6 +10,11 @@ pub fn significant(value: f64) -> String {
     }
 }
 
+/// The unit in which speeds up to `fastest`, told in `unit`, are read best, and what divides them: TFLOP/s from 10 on.
+pub fn unit_for(unit: &'static str, fastest: f64) -> (&'static str, f64) {
+    if unit == "GFLOP/s" && fastest >= 1e4 { ("TFLOP/s", 1e3) } else { (unit, 1.0) }
+}
+
 /// A share as a percentage.
 pub fn percent(share: f64) -> String {
     format!("{:.0}%", share * 100.0)
@@ -38,6 +43,9 @@ mod tests {
         assert_eq!(significant(9.996), "10.0");
         assert_eq!(significant(1.0), "1.00");
         assert_eq!(significant(0.0123), "0.012");
+        assert_eq!(unit_for("GFLOP/s", 9999.0), ("GFLOP/s", 1.0));
+        assert_eq!(unit_for("GFLOP/s", 1e4), ("TFLOP/s", 1e3));
+        assert_eq!(unit_for("GB/s", 1e5), ("GB/s", 1.0));
         assert_eq!(percent(0.876), "88%");
         assert_eq!(bytes(0), "0 B");
         assert_eq!(bytes(1536), "1.50 KiB");

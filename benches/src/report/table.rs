@@ -3,7 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
 
-use super::scale::{bytes, percent, significant};
+use super::scale::{bytes, percent, significant, unit_for};
 use super::{Report, Row};
 use crate::shapes::Suite;
 
@@ -19,6 +19,24 @@ pub fn tables(report: &Report) -> String {
         significant(machine.fma_peak_gflops),
         significant(machine.read_gbps),
     );
+    for device in &machine.devices {
+        text.push_str(&format!("{}, by Burn on {}:", device.name, device.backend));
+        for (dtype, tflops) in &device.matmul_tflops {
+            text.push_str(&format!(" {dtype} products {} TFLOP/s,", significant(*tflops)));
+        }
+        text.push_str(&format!(" copying {} GB/s\n", device.copy_gbps.map_or("-".to_string(), significant)));
+    }
+    let torch = &machine.torch;
+    if let Some(version) = &torch.version {
+        let told = |speed: Option<f64>| speed.map_or("-".to_string(), significant);
+        text.push_str(&format!(
+            "{}, by PyTorch {version}: bf16 products {} TFLOP/s, f16 products {} TFLOP/s, copying {} GB/s\n",
+            torch.device.as_deref().unwrap_or("a device"),
+            told(torch.matmul_bf16_tflops),
+            told(torch.matmul_f16_tflops),
+            told(torch.copy_gbps),
+        ));
+    }
     for suite in Suite::ALL {
         let rows: Vec<&Row> = report.rows.iter().filter(|r| r.suite == suite.name()).collect();
         if !rows.is_empty() {
@@ -30,6 +48,8 @@ pub fn tables(report: &Report) -> String {
 
 fn table(report: &Report, suite: Suite, rows: &[&Row]) -> Table {
     let peers = report.peers();
+    let fastest = rows.iter().map(|row| row.speed()).fold(0.0, f64::max);
+    let (unit, divisor) = unit_for(suite.unit(), fastest);
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED.with_rounded_corners());
     let mut header = vec!["shape".to_string(), "type".into(), "on".into(), "ours ms".into()];
@@ -37,10 +57,10 @@ fn table(report: &Report, suite: Suite, rows: &[&Row]) -> Table {
         header.push(format!("{peer} ms"));
         header.push("ratio".to_string());
     }
-    header.extend([suite.unit().to_string(), "of peak".into(), "workspace".into()]);
+    header.extend([unit.to_string(), "of peak".into(), "workspace".into()]);
     table.set_header(header);
     for row in rows {
-        table.add_row(cells(row, &peers));
+        table.add_row(cells(row, &peers, divisor));
     }
     for column in table.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -48,7 +68,7 @@ fn table(report: &Report, suite: Suite, rows: &[&Row]) -> Table {
     table
 }
 
-fn cells(row: &Row, peers: &[String]) -> Vec<Cell> {
+fn cells(row: &Row, peers: &[String], divisor: f64) -> Vec<Cell> {
     let shape = [row.sizes.as_str(), row.options.as_str()].join(" ");
     let mut cells = vec![
         Cell::new(shape.trim_end()),
@@ -67,8 +87,8 @@ fn cells(row: &Row, peers: &[String]) -> Vec<Cell> {
         }
     }
     cells.extend([
-        Cell::new(significant(row.speed())),
-        Cell::new(percent(row.peak_share)),
+        Cell::new(significant(row.speed() / divisor)),
+        Cell::new(row.peak_share.map_or("-".to_string(), percent)),
         Cell::new(row.workspace_bytes.map_or("-".to_string(), bytes)),
     ]);
     cells

@@ -3,11 +3,10 @@
 use serde_json::Value;
 
 use super::*;
-use crate::shapes::suite;
+use crate::shapes::{card, suite};
 
 /// A report of every shape with made-up times, for the tests of its form only.
 fn sample() -> Report {
-    let peaks = Peaks { fma_gflops: 200.0, bf16_gflops: Some(400.0), read_gbps: 50.0, read_buffer: 1 << 30 };
     let mut rows = Vec::new();
     for (n, shape) in Suite::ALL.iter().flat_map(|&s| suite(s)).enumerate() {
         for backend in ["ndarray", "flex"] {
@@ -20,11 +19,10 @@ fn sample() -> Report {
             row.kernel = Some("<kernel> & co".into());
             row.workspace_bytes = Some(1 << 20);
             row.error_share = 0.25;
-            row.relate(&peaks);
             rows.push(row);
         }
     }
-    Report {
+    let mut report = Report {
         machine: Machine {
             cpu: "A <fast> CPU".into(),
             cores: 4,
@@ -38,9 +36,42 @@ fn sample() -> Report {
             date: "2026-01-01 00:00 UTC".into(),
             quick: false,
             burn: "0.22.1".into(),
+            devices: Vec::new(),
+            torch: Torch::default(),
         },
         rows,
+    };
+    report.relate();
+    report
+}
+
+/// The same with rows of a card, whose f16 peak is Burn's and whose other peaks are PyTorch's.
+fn sample_with_card() -> Report {
+    let mut report = sample();
+    report.machine.devices.push(DevicePeaks {
+        backend: "cuda".into(),
+        name: "A <fast> card".into(),
+        matmul_tflops: [("bf16".to_string(), 300.0), ("f16".to_string(), 500.0)].into(),
+        matmul_side: 8192,
+        copy_gbps: Some(2000.0),
+        copy_bytes: 1 << 31,
+    });
+    report.machine.torch = Torch {
+        version: Some("2.11".into()),
+        device: Some("A <fast> card".into()),
+        backends: Some("flash, math".into()),
+        matmul_f16_tflops: Some(400.0),
+        matmul_bf16_tflops: Some(700.0),
+        copy_gbps: Some(2500.0),
+    };
+    for shape in card() {
+        let mut row = Row::new(&shape, "cuda", &Times { median: 2.0, min: 1.0, max: 3.0, rounds: 5 });
+        row.peers.insert("torch-sdpa".into(), 1.0);
+        row.error_share = 0.25;
+        report.rows.push(row);
     }
+    report.relate();
+    report
 }
 
 /// Whether two trees are alike, numbers to the last bits that a JSON reader may round differently.
@@ -117,10 +148,62 @@ fn speeds_and_shares_follow_from_times_and_peaks() {
             (_, "bf16") => row.gflops / 400.0,
             _ => row.gflops / 200.0,
         };
-        assert!((row.peak_share - share).abs() < 1e-12);
+        assert!((row.peak_share.expect("a CPU has peaks") - share).abs() < 1e-12);
         let ratio = row.ratio("burn-flex").expect("flex does every shape");
         assert!((ratio * row.ours_ms - row.peers["burn-flex"]).abs() < 1e-9);
     }
+}
+
+#[test]
+fn rows_of_a_card_relate_to_the_faster_of_its_peaks() {
+    let mut report = sample_with_card();
+    let check = |report: &Report, f16: f64, bf16: f64, copying: f64| {
+        for row in report.rows.iter().filter(|row| row.backend == "cuda") {
+            let share = match (row.gbps, row.dtype.as_str()) {
+                (Some(gbps), _) => gbps / copying,
+                (None, "bf16") => row.gflops * 1e-3 / bf16,
+                _ => row.gflops * 1e-3 / f16,
+            };
+            assert!((row.peak_share.expect("the card has peaks") - share).abs() < 1e-12 * share, "{row:?}");
+        }
+    };
+    check(&report, 500.0, 700.0, 2500.0);
+    // PyTorch on another device says nothing of this one.
+    report.machine.torch.device = Some("another card".into());
+    report.relate();
+    check(&report, 500.0, 300.0, 2000.0);
+    // What was not measured is no peak.
+    report.machine.devices[0].matmul_tflops.clear();
+    report.relate();
+    for row in report.rows.iter().filter(|row| row.backend == "cuda") {
+        assert_eq!(row.peak_share.is_some(), row.suite == "decode");
+    }
+    assert!(reads_as(&serde_json::to_string(&report).expect("a report can be written"), &report));
+    assert!(!html(&report).contains("NaN") && !tables(&report).contains("NaN"));
+}
+
+#[test]
+fn a_report_is_shown_anew_from_its_file() {
+    let folder = std::env::temp_dir().join(format!("attn-bench-page-{}", std::process::id()));
+    for report in [sample(), sample_with_card()] {
+        report.write(&folder).expect("the folder can be written");
+        let page = std::fs::read_to_string(folder.join("bench.html")).expect("it can be read");
+        let mut back = Report::read(&folder).expect("what was written can be read");
+        back.relate();
+        assert_eq!(page.contains("by PyTorch 2.11"), report.machine.torch.version.is_some());
+        assert_eq!(page.contains("A &lt;fast&gt; card, by Burn on cuda"), !report.machine.devices.is_empty());
+        assert_eq!(page.contains("TFLOP/s"), !report.machine.devices.is_empty());
+        assert_eq!(tables(&back), tables(&report));
+    }
+    // A file of before there were devices.
+    let value = serde_json::to_value(sample()).expect("a report can be written");
+    let machine = value["machine"].as_object().expect("the machine is an object");
+    assert!(machine.keys().all(|key| key != "devices" && !key.starts_with("torch_")), "{machine:?}");
+    // What is no report is an error that names the file.
+    std::fs::write(folder.join("bench.json"), "{}").expect("the folder can be written");
+    let error = Report::read(&folder).expect_err("it is no report");
+    assert!(error.to_string().contains("bench.json"), "{error}");
+    std::fs::remove_dir_all(&folder).expect("it can be removed");
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub fn suite(suite: Suite) -> Vec<Shape> {
 }
 
 /// batch, heads, length (of queries and keys), dim: a shape with no options, in f32.
-fn square(suite: Suite, [batch, heads, length, head_dim]: [usize; 4]) -> Shape {
+pub(super) fn square(suite: Suite, [batch, heads, length, head_dim]: [usize; 4]) -> Shape {
     Shape {
         suite,
         dtype: Dtype::F32,
@@ -34,11 +34,11 @@ fn square(suite: Suite, [batch, heads, length, head_dim]: [usize; 4]) -> Shape {
 }
 
 /// The shape without and with causality.
-fn both_ways(shape: Shape) -> [Shape; 2] {
+pub(super) fn both_ways(shape: Shape) -> [Shape; 2] {
     [shape, causal(shape)]
 }
 
-fn causal(shape: Shape) -> Shape {
+pub(super) fn causal(shape: Shape) -> Shape {
     Shape { causal: true, ..shape }
 }
 

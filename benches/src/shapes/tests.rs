@@ -111,3 +111,31 @@ fn every_suite_has_shapes_that_can_be_told_apart() {
         }
     }
 }
+
+#[test]
+fn shapes_for_cards_keep_the_work_of_a_length_and_fit_one() {
+    let shapes = card();
+    let mut labels: Vec<String> = shapes.iter().map(Shape::to_string).collect();
+    labels.sort();
+    labels.dedup();
+    assert_eq!(labels.len(), shapes.len(), "a shape stands twice");
+    let plain = |s: &&Shape| s.suite == Suite::Prefill && s.options() == if s.causal { "causal" } else { "" };
+    let squares: Vec<&Shape> =
+        shapes.iter().filter(plain).filter(|s| s.heads == s.kv_heads && s.query_len == s.key_len).collect();
+    assert_eq!(squares.len(), 2 * 2 * 5 * 2);
+    for shape in squares {
+        assert_eq!(shape.elements(), [16384 * 2048; 3], "{shape}");
+        assert_eq!(shape.batch * shape.query_len, 16384, "{shape}");
+        assert_eq!(shape.heads, if shape.head_dim == 64 { 32 } else { 16 }, "{shape}");
+    }
+    let caches: Vec<&Shape> = shapes.iter().filter(|s| s.suite == Suite::Decode).collect();
+    assert_eq!(caches.len(), 10);
+    for shape in &shapes {
+        assert!(shape.suite != Suite::Train && shape.dtype != Dtype::F32, "{shape}");
+        assert!(shape.heads.is_multiple_of(shape.kv_heads), "{shape}");
+        // Inputs are drawn on the host and copied to the card: two numbers of 2^28 and their copies at most.
+        assert!(shape.elements().iter().all(|&n| n <= 1 << 28), "{shape}");
+        assert!(shape.score_bytes() <= 16 << 30, "{shape}");
+        assert!(crate::contestants::copies(shape) * shape.kv_bytes() <= 1 << 30, "{shape}");
+    }
+}

@@ -1,6 +1,6 @@
 //! The charts: for each suite and type, bars of ours and the peers for every shape.
 
-use super::{escape, is_home, percent, put, significant};
+use super::{escape, is_home, percent, put, significant, unit_for};
 use crate::report::{Report, Row};
 use crate::shapes::Suite;
 use std::fmt::Write as _;
@@ -44,25 +44,27 @@ fn title(suite: Suite) -> &'static str {
 }
 
 fn chart(page: &mut String, report: &Report, suite: Suite, dtype: &str, rows: &[&Row]) {
-    // Every row of a chart has the same peak; its own speed and share tell it.
-    let peak = rows[0].speed() / rows[0].peak_share;
+    let peak = common_peak(report, rows);
     let groups = by_shape(rows);
     let bars: Vec<Vec<Bar>> = groups.iter().map(|g| bars(report, g)).collect();
-    let fastest = bars.iter().flatten().map(|b| b.speed).fold(peak, f64::max);
+    let fastest = bars.iter().flatten().map(|b| b.speed).fold(peak.unwrap_or(0.0), f64::max);
+    let (unit, divisor) = unit_for(suite.unit(), fastest);
+    let line = peak.map_or(String::new(), |peak| {
+        let peak = significant(peak / divisor);
+        format!("<span><i class=\"line\"></i>the machine's peak, {peak} {unit}</span>")
+    });
     put!(
         page,
-        "<figure>\n<figcaption><b>{dtype}</b> {} <span class=\"legend\">{}<span><i class=\"line\"></i>the machine's peak, {} {}</span></span></figcaption>",
-        suite.unit(),
+        "<figure>\n<figcaption><b>{dtype}</b> {} <span class=\"legend\">{}{line}</span></figcaption>",
+        unit,
         legend(&bars),
-        significant(peak),
-        suite.unit()
     );
-    let at = 100.0 * peak / fastest;
+    let (lined, at) = peak.map_or(("", 0.0), |peak| (" lined", 100.0 * peak / fastest));
     for (group, bars) in groups.iter().zip(&bars) {
         let row = group[0];
         put!(
             page,
-            "<div class=\"shape\"><div class=\"name\">{} <em>{}</em></div><div class=\"bars\" style=\"--peak:{at:.2}%\">",
+            "<div class=\"shape\"><div class=\"name\">{} <em>{}</em></div><div class=\"bars{lined}\" style=\"--peak:{at:.2}%\">",
             escape(&row.sizes),
             escape(&row.options)
         );
@@ -74,13 +76,19 @@ fn chart(page: &mut String, report: &Report, suite: Suite, dtype: &str, rows: &[
                 if bar.slow { " slow" } else { "" },
                 escape(&bar.name),
                 100.0 * bar.speed / fastest,
-                significant(bar.speed),
+                significant(bar.speed / divisor),
                 escape(&bar.note)
             );
         }
         put!(page, "</div></div>");
     }
     put!(page, "</figure>");
+}
+
+/// The peak of all rows; none where they have several, as on a CPU and a card, or none.
+fn common_peak(report: &Report, rows: &[&Row]) -> Option<f64> {
+    let first = report.machine.peak(rows.first()?)?;
+    rows.iter().all(|row| report.machine.peak(row) == Some(first)).then_some(first)
 }
 
 /// Rows of the same shape together: ours on several backends.
@@ -104,7 +112,7 @@ fn bars(report: &Report, group: &[&Row]) -> Vec<Bar> {
             class: format!("ours ours-{}", escape(&row.backend)),
             speed: row.speed(),
             slow: false,
-            note: format!("{} of peak", percent(row.peak_share)),
+            note: row.peak_share.map_or(String::new(), |share| format!("{} of peak", percent(share))),
         })
         .collect();
     for peer in report.peers() {
