@@ -45,3 +45,6 @@ fn strided<T: bytemuck::Pod>(tensor: &FlexTensor) -> Option<Strided<'_, T>> {
     let data: &[T] = bytemuck::try_cast_slice(tensor.bytes()).ok()?;
     Some(Strided { data: data.get(layout.start_offset()..)?, strides })
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,14 +51,15 @@ pub fn adapters() -> Vec<Adapter> {
 fn adapter(device: &CubeDevice) -> Adapter {
     let client = device.client();
     let identity = &client.properties().identity;
-    let Machine { hardware, is_software, .. } = Machine::of(device);
+    let machine = Machine::of(device);
+    let Machine { hardware, is_software, .. } = machine.as_ref();
     let narrow = [FloatDType::F16, FloatDType::BF16];
     Adapter {
         name: identity.name.clone(),
         runtime: client.name().to_string(),
         plane: (hardware.plane_size_min, hardware.plane_size_max),
         shared_bytes: hardware.max_shared_memory_size,
-        is_software,
+        is_software: *is_software,
         narrow: narrow
             .into_iter()
             .filter(|dtype| <CubeBackend as burn_backend::Backend>::supports_dtype(device, (*dtype).into()))

@@ -3,13 +3,14 @@
 //! ```text
 //! kernel.rs      the kernels: what each serves, and a forward pass from inputs to outputs
 //! host/          what is decided before a launch: tiles, splits, bands, arguments, and what a device is
-//! device/        what runs on the device: three ways over the keys, the score, the merging of splits
+//! device/        what runs on the device: four ways over the keys, the score, the merging of splits
 //! adapters.rs    which devices are here
 //! ```
 //!
-//! The forward pass of the whole contract is one fused kernel in linear memory, in one of three ways. `cube` runs on any adapter: it
+//! The forward pass of the whole contract is one fused kernel in linear memory, in one of four ways. `cube` runs on any adapter: it
 //! needs no subgroups, no shared memory and no f16 arithmetic. `cube-decode` serves a few queries against long keys where planes
-//! exchange numbers. `cube-matrix` serves f16 and bf16 where the device multiplies matrices of them. The backward pass is the
+//! exchange numbers. `cube-matrix` serves f16 and bf16 where the device multiplies matrices of them; `cube-mma`, where it is also known
+//! which numbers of a matrix a unit holds, as with CUDA: scores and outputs then never leave the registers. The backward pass is the
 //! composite.
 
 mod adapters;
@@ -25,7 +26,8 @@ pub use burn_cubecl::{CubeBackend, CubeDevice};
 pub use kernel::Cube;
 
 /// The kernels of this backend, the preferred one first.
-pub static KERNELS: &[&dyn AttentionKernel<CubeBackend>] = &[&Cube::Decode, &Cube::Mma, &Cube::Matrix, &Cube::Rows, &Composite];
+pub static KERNELS: &[&dyn AttentionKernel<CubeBackend>] =
+    &[&Cube::Decode, &Cube::Mma, &Cube::Matrix, &Cube::Rows, &Composite];
 
 /// Whether a CUDA device is there.
 #[cfg(feature = "cuda")]

@@ -6,6 +6,7 @@ use burn_backend::{Backend, FloatDType, Scalar, Shape, Slice, TensorMetadata};
 use super::context::{Context, Scores, Tile};
 use super::finite::Factor;
 use super::ops::{cast, clip, dims, fill, grouped, join, part, reshape, times, transposed, ungrouped};
+use super::product::product;
 use super::tile_shape;
 use crate::{AttentionError, AttentionInputs, Gradients, Problem, Upstream, Wanted};
 
@@ -165,7 +166,7 @@ impl<'a, B: Backend> Backward<'a, B> {
             let kv_heads = context.kv_heads(&tile.heads).len();
             let value = transposed::<B>(context.keys_of(&context.inputs.value, tile));
             let grad_out = grouped::<B>(context.rows_of(grad_out.raw(), tile), kv_heads);
-            ungrouped::<B>(B::float_matmul(grad_out, value), tile.heads.len())
+            ungrouped::<B>(product::<B>(grad_out, value), tile.heads.len())
         });
         let rows = |tensor: &Option<FloatTensor<B>>| tensor.as_ref().map(|tensor| context.rows_of(tensor, tile));
         let delta = match &by_out {

@@ -9,6 +9,7 @@ use burn_backend::{
 };
 
 use super::ops::{bool_part, cast, fill, grouped, part, reshape, times, transposed, ungrouped};
+use super::product::product;
 use crate::block_mask::BLOCK;
 use crate::{AttentionError, AttentionInputs, BlockMask, Coverage, Polarity, Problem};
 
@@ -123,7 +124,7 @@ impl<'a, B: Backend> Context<'a, B> {
         let kv_heads = self.kv_heads(&tile.heads).len();
         let query = grouped::<B>(self.query(tile), kv_heads);
         let key = self.keys_of(&self.inputs.key, tile);
-        ungrouped::<B>(B::float_matmul(query, transposed::<B>(key)), tile.heads.len())
+        ungrouped::<B>(product::<B>(query, transposed::<B>(key)), tile.heads.len())
     }
 
     /// The scores of a tile from its `q·k`.

@@ -4,6 +4,7 @@ use burn_backend::tensor::{BoolTensor, FloatTensor};
 use burn_backend::{Backend, BoolDType, Scalar, TensorMetadata, get_or_init_device_settings, try_read_sync};
 
 use super::ops::fill;
+use super::product::product;
 
 /// Whether a tensor is known to hold neither NaN nor infinity. Reads one number back from the device; where that cannot be done
 /// without waiting (a browser), the answer is no, which costs time and changes nothing else.
@@ -58,7 +59,7 @@ impl<B: Backend> Factor<B> {
 
     /// `weights · factor`, `[.., m, k] · [.., k, n]`, where `visible` (1 or 0, shaped as the weights) tells which pairs count.
     pub(super) fn product(&self, weights: FloatTensor<B>, visible: Option<FloatTensor<B>>) -> FloatTensor<B> {
-        let product = B::float_matmul(weights, self.cleaned());
+        let product = product::<B>(weights, self.cleaned());
         match (self, visible) {
             (Self::Poisoned(tensor), Some(visible)) => add_poison::<B>(product, visible, tensor.clone()),
             _ => product,

@@ -13,7 +13,7 @@ mod random;
 mod reference;
 mod tiles;
 mod verifier;
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod wgpu;
 
 use std::path::PathBuf;

@@ -24,9 +24,16 @@ const DECODE: &str = "cube-decode";
 const FEW: usize = 8;
 /// Matrix units multiply.
 const MATRIX: &str = "cube-matrix";
+/// Matrices are multiplied in registers.
+const MMA: &str = "cube-mma";
+/// What sends the tests to another GPU backend of the build than its first.
+const BACKEND: &str = "ATTN_TEST_GPU";
 
+/// The GPU backend: wgpu where the build has it, else CUDA; or the one that is asked for.
 fn engine() -> Option<Engine> {
-    let engine = Engine::named("wgpu").ok();
+    let first = if cfg!(feature = "wgpu") { "wgpu" } else { "cuda" };
+    let name = std::env::var(BACKEND).unwrap_or_else(|_| first.to_string());
+    let engine = Engine::named(&name).ok();
     if engine.is_none() {
         println!("skipped: there is no adapter");
     }
@@ -53,7 +60,7 @@ fn agrees(kernel: &'static str, dtype: FloatDType, cases: u32, gradients: bool, 
     let agree = |mut recipe: Recipe| {
         recipe.dims.query_len = match kernel {
             // Matrix units are for rows that fill half a matrix.
-            MATRIX => recipe.dims.query_len.max(8),
+            MATRIX | MMA => recipe.dims.query_len.max(8),
             DECODE => recipe.dims.query_len % (FEW + 1),
             _ => recipe.dims.query_len,
         };
@@ -126,11 +133,13 @@ fn by_relative_position() {
         for (reach, per_head) in [(0, true), (5, false), (200, true)] {
             let mut recipe = super::tiles::recipe(dims, seed as u64);
             recipe.relative = Some(RelativeRecipe { per_head, reach, hides: 0.0 });
-            for all in [false, true] {
-                (recipe.kv_lens, recipe.sinks, recipe.poison, recipe.spec.causal) = (all, all, all, all);
+            // Alone; hiding with nothing else that does, so that nothing else makes the kernel look; with everything.
+            for (hides, all) in [(0.0, false), (0.1, false), (0.1, true)] {
+                (recipe.kv_lens, recipe.sinks, recipe.spec.causal) = (all, all, all);
+                recipe.poison = hides > 0.0;
                 recipe.spec.window.left = all.then_some(100);
                 recipe.blocks = all.then_some(BlocksRecipe { full: [true, true], shares: [0.3, 0.3] });
-                recipe.relative = Some(RelativeRecipe { per_head, reach, hides: if all { 0.1 } else { 0.0 } });
+                recipe.relative = Some(RelativeRecipe { per_head, reach, hides });
                 let (ask, problem) = (Ask { lse: true, ..Ask::default() }, recipe.build(FloatDType::F32));
                 demanded(&recipe, &target, &problem, &ask).unwrap_or_else(|error| panic!("{error}"));
             }
@@ -142,10 +151,18 @@ fn by_relative_position() {
 #[test]
 fn by_matrix_units() {
     for dtype in [FloatDType::F16, FloatDType::BF16] {
-        if has_matrix_units(dtype) {
+        if has_matrices(MATRIX, dtype) {
             agrees(MATRIX, dtype, 60, false, &[8, 5, 64]);
-        } else {
-            println!("skipped: no matrix units for {dtype:?}");
+        }
+    }
+}
+
+/// Matrix instructions whose registers are known, where the device has them for the type.
+#[test]
+fn by_matrix_instructions() {
+    for dtype in [FloatDType::F16, FloatDType::BF16] {
+        if has_matrices(MMA, dtype) {
+            agrees(MMA, dtype, 60, false, &[16, 48]);
         }
     }
 }
@@ -170,10 +187,18 @@ fn decodes() -> bool {
     plan.is_ok()
 }
 
-fn has_matrix_units(dtype: FloatDType) -> bool {
-    let Some(engine) = engine().filter(|engine| engine.has_dtype(dtype)) else { return false };
+/// Whether `kernel` multiplies matrices of the type here.
+fn has_matrices(kernel: &'static str, dtype: FloatDType) -> bool {
+    let Some(engine) = engine().filter(|engine| engine.has_dtype(dtype)) else {
+        println!("skipped: no tensors of {dtype:?}");
+        return false;
+    };
     let rows = Tensor::<4>::zeros([1, 1, 16, 16], (engine.device().expect("it has tensors"), DType::from(dtype)));
-    Attention::new(rows.clone(), rows.clone(), rows).kernel(MATRIX).plan().is_ok()
+    let plan = Attention::new(rows.clone(), rows.clone(), rows).kernel(kernel).plan();
+    if let Err(reason) = &plan {
+        println!("skipped: {reason}");
+    }
+    plan.is_ok()
 }
 
 /// Lengths around the rows of a tile and the keys of a block and of a run.
@@ -183,8 +208,10 @@ fn tails() {
     if decodes() {
         tails_of(DECODE, FloatDType::F32);
     }
-    if has_matrix_units(FloatDType::F16) {
-        tails_of(MATRIX, FloatDType::F16);
+    for kernel in [MATRIX, MMA] {
+        if has_matrices(kernel, FloatDType::F16) {
+            tails_of(kernel, FloatDType::F16);
+        }
     }
 }
 
@@ -194,6 +221,9 @@ fn tails_of(kernel: &'static str, dtype: FloatDType) {
     target.forward = Some(kernel);
     let lengths: &[_] = match kernel {
         DECODE => &[(1, 1), (1, 7), (1, 8), (2, 31), (3, 32), (4, 33), (5, 63), (7, 64), (8, 65), (8, 129), (1, 260)],
+        MMA => {
+            &[(8, 1), (9, 15), (15, 63), (16, 64), (17, 65), (127, 128), (128, 129), (129, 191), (257, 300), (8, 5000)]
+        }
         _ => &[(1, 1), (1, 7), (1, 8), (2, 9), (31, 15), (32, 16), (33, 17), (63, 64), (64, 65), (65, 63), (129, 7)],
     };
     for &(query_len, key_len) in lengths {
@@ -208,8 +238,8 @@ fn tails_of(kernel: &'static str, dtype: FloatDType) {
                     kv_heads: 1,
                     query_len,
                     key_len,
-                    head_dim: 8,
-                    value_dim: 8,
+                    head_dim: if kernel == MMA { 128 } else { 8 },
+                    value_dim: if kernel == MMA { 16 } else { 8 },
                 },
                 key_len as u64,
             );
@@ -257,20 +287,22 @@ fn runs_of_keys_and_wide_values() {
 /// Values that are not finite reach the rows that see them through matrices too, and no others.
 #[test]
 fn poison_among_matrices() {
-    if !has_matrix_units(FloatDType::F16) {
-        return println!("skipped: no matrix units for F16");
-    }
-    let engine = engine().expect("it has matrix units");
-    let mut target = Target::new(engine.device().expect("it has tensors").clone());
-    target.forward = Some(MATRIX);
-    for seed in 0..4 {
-        let (heads, kv_heads, head_dim) = (4, 2, 24);
-        let dims = Dims { batch: 2, heads, kv_heads, query_len: 50, key_len: 90, head_dim, value_dim: 130 };
-        let mut recipe = super::tiles::recipe(dims, seed);
-        (recipe.kv_lens, recipe.poison, recipe.sinks) = (true, true, seed % 2 == 0);
-        recipe.spec.causal = true;
-        let ask = Ask { lse: true, ..Ask::default() };
-        demanded(&recipe, &target, &recipe.build(FloatDType::F16), &ask).unwrap_or_else(|error| panic!("{error}"));
+    for (kernel, head_dim, value_dim) in [(MATRIX, 24, 130), (MMA, 32, 144)] {
+        if !has_matrices(kernel, FloatDType::F16) {
+            continue;
+        }
+        let engine = engine().expect("it has matrix units");
+        let mut target = Target::new(engine.device().expect("it has tensors").clone());
+        target.forward = Some(kernel);
+        for seed in 0..4 {
+            let (heads, kv_heads) = (4, 2);
+            let dims = Dims { batch: 2, heads, kv_heads, query_len: 50, key_len: 90, head_dim, value_dim };
+            let mut recipe = super::tiles::recipe(dims, seed);
+            (recipe.kv_lens, recipe.poison, recipe.sinks) = (true, true, seed % 2 == 0);
+            recipe.spec.causal = true;
+            let ask = Ask { lse: true, ..Ask::default() };
+            demanded(&recipe, &target, &recipe.build(FloatDType::F16), &ask).unwrap_or_else(|error| panic!("{error}"));
+        }
     }
 }
 

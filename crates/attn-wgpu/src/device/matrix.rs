@@ -44,6 +44,9 @@ pub struct Config {
     pub terms: usize,
     /// The bits of an f32 that the narrow type has room for.
     pub cut: u32,
+    /// What weights are multiplied by on their way through matrices: f16's numbers begin at 2⁻²⁴, and weights far below count where
+    /// all values are small. A power of two, which rounds nothing; weights are at most 1, f16 ends at 65504, and bf16 needs none.
+    pub lift: u32,
     /// What a score goes through.
     pub options: Options,
 }
@@ -70,9 +73,6 @@ impl Config {
     }
 }
 
-/// Weights are multiplied by this on their way through matrices: f16's numbers begin at 2⁻²⁴, and weights far below count where
-/// all values are small. A power of two, which rounds nothing; weights are at most 1 and f16 ends at 65504.
-const LIFT: f32 = 32768.0;
 /// f32's exponent: all ones in what is not finite.
 const EXPONENT: u32 = 0x7f80_0000;
 
@@ -299,7 +299,7 @@ pub fn attention_matrix<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                 if is_poisoned {
                     scores[scores_at + t] = p;
                 }
-                let mut rest = p * LIFT;
+                let mut rest = p * comptime!(config.lift as f32);
                 #[unroll]
                 for term in 0..config.terms {
                     // Cut, not rounded: what is left is exact, and no compiler takes the way there and back for nothing.
@@ -395,7 +395,7 @@ pub fn attention_matrix<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                         #[unroll]
                         for c in 0..kept {
                             let added = scores[tile_row * block + (e - first) * size + part * kept + c];
-                            acc[e * kept + c] = fma(added, comptime!(1.0 / LIFT), acc[e * kept + c]);
+                            acc[e * kept + c] = fma(added, comptime!(1.0 / config.lift as f32), acc[e * kept + c]);
                         }
                     }
                     sync_plane();

@@ -49,6 +49,8 @@ pub struct Config {
     pub cut: u32,
     /// What weights are multiplied by on their way through the narrow type, a power of two.
     pub lift: u32,
+    /// The bits of the exponents of two of the narrow numbers in a word: all ones in what is not finite.
+    pub exponents: u32,
     /// What a score goes through.
     pub options: Options,
 }
@@ -59,20 +61,17 @@ impl Config {
         columns / VECTOR + 1
     }
 
-    /// Rows that the keys' place in shared memory holds: queries pass through it first.
+    /// Rows that the keys' place in shared memory holds, in two stages: queries pass through it first.
     pub fn key_rows(&self) -> usize {
-        self.block.max(self.planes * ROWS)
+        (2 * self.block).max(self.planes * ROWS)
     }
 
     /// Bytes of shared memory.
     pub fn shared_bytes(&self) -> usize {
-        let vectors = self.key_rows() * self.pitch(self.head_dim) + self.block * self.pitch(self.columns);
-        16 * vectors + 4 * (self.planes * ROWS * ROWS + 1)
+        let vectors = self.key_rows() * self.pitch(self.head_dim) + 2 * self.block * self.pitch(self.columns);
+        16 * vectors + 4 * (self.planes * ROWS * ROWS + 3)
     }
 }
-
-/// f32's exponent: all ones in what is not finite.
-const EXPONENT: u32 = 0x7f80_0000;
 
 /// The kernel. Shapes as those of `attention_forward`; N and W are 8.
 #[cube(launch, address_type = "dynamic")]
@@ -112,10 +111,11 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
         let one = f32::cast_from(1u32);
 
         let mut keys = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(config.key_rows() * key_pitch), 16usize);
-        let mut values = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(block * value_pitch), 16usize);
+        let mut values = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * block * value_pitch), 16usize);
         // Weights of 16 keys, for values that are not finite.
         let mut weights = Shared::<[f32]>::new_slice(comptime!(cube_rows * ROWS));
-        let poisoned = Shared::<[Atomic<u32>]>::new_slice(1usize);
+        // Whether values are not finite, of this block and the next; the third flag is cleared.
+        let poisoned = Shared::<[Atomic<u32>]>::new_slice(3usize);
 
         let plane = UNIT_POS as usize / PLANE;
         let lane = UNIT_POS as usize % PLANE;
@@ -144,7 +144,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             if let ComptimeOption::Some(sinks) = &sinks {
                 let sink = f32::cast_from(sinks[head * sinks.stride(0)]);
                 m[r] = sink;
-                l[r] = select(sink == neg_inf || t > 0, zero, one);
+                l[r] = select(sink == neg_inf || t > 0, zero, f32::cast_from(config.lift));
             }
         }
         // Of all rows of the plane.
@@ -194,80 +194,67 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             terms.push(Array::<Vector<F, Const<2>>>::new(4usize));
         }
 
+        // Keys are a block ahead of values: the scores of the next block are computed beside the softmax of this one. The two stages
+        // of shared memory hold the values of a block and the keys of the one behind it; a third pair is on its way in registers.
+        let ahead = block as i32;
         let key_base = place.batch * key.stride(0) + place.kv_head * key.stride(1);
         let value_base = place.batch * value.stride(0) + place.kv_head * value.stride(1) + scalars.first_column;
         let mut next_keys = Array::<Vector<F, N>>::new(comptime!((block * steps).div_ceil(units)));
         let mut next_values = Array::<Vector<F, W>>::new(comptime!((block * out_steps).div_ceil(units)));
         load(key, key_base, reach.start, reach.end, &mut next_keys, block, steps, units);
+        sync_cube();
+        let key_stage = comptime!(block * key_pitch);
+        let value_stage = comptime!(block * value_pitch);
+        keep(&next_keys, &mut keys, key_stage.runtime(), block, steps, units);
+        load(key, key_base, reach.start + ahead, reach.end, &mut next_keys, block, steps, units);
         load(value, value_base, reach.start, reach.end, &mut next_values, block, out_steps, units);
+        if UNIT_POS == 0 {
+            #[unroll]
+            for flag in 0..3usize {
+                poisoned[flag].store(0u32);
+            }
+        }
+        sync_cube();
+        products(&mma, &q, &mut s, &keys, key_stage.runtime(), lane, config);
+        keep(&next_keys, &mut keys, 0usize.runtime(), block, steps, units);
+        keep(&next_values, &mut values, 0usize.runtime(), block, out_steps, units);
+        if is_bad(&next_values, config) {
+            poisoned[0].store(1u32);
+        }
+        load(key, key_base, reach.start + 2 * ahead, reach.end, &mut next_keys, block, steps, units);
+        load(value, value_base, reach.start + ahead, reach.end, &mut next_values, block, out_steps, units);
         let mut j0 = reach.start;
+        let mut stage = 0usize.runtime();
+        let mut flag = 0usize.runtime();
         while j0 < reach.end {
-            // The planes have read what the last block left.
+            // This stage is there, and the other one has been read.
+            sync_cube();
+            let j1 = j0 + ahead;
+            let next_flag = select(flag == 2, 0usize.runtime(), flag + 1);
             if UNIT_POS == 0 {
-                poisoned[0].store(0u32);
+                poisoned[select(next_flag == 2, 0usize.runtime(), next_flag + 1)].store(0u32);
             }
-            sync_cube();
-            let mut bad = false.runtime();
-            #[unroll]
-            for n in 0..comptime!((block * steps).div_ceil(units)) {
-                let at = UNIT_POS as usize + n * units;
-                if comptime!((n + 1) * units <= block * steps) || at < comptime!(block * steps) {
-                    keys[(at / steps) * key_pitch + at % steps] = next_keys[n];
-                }
-            }
-            #[unroll]
-            for n in 0..comptime!((block * out_steps).div_ceil(units)) {
-                let at = UNIT_POS as usize + n * units;
-                if comptime!((n + 1) * units <= block * out_steps) || at < comptime!(block * out_steps) {
-                    #[unroll]
-                    for c in 0..VECTOR {
-                        let bits = u32::reinterpret(f32::cast_from(next_values[n].extract(c)));
-                        bad = bad || (bits & EXPONENT) == EXPONENT;
-                    }
-                    values[(at / out_steps) * value_pitch + at % out_steps] = next_values[n];
-                }
-            }
-            if bad {
-                poisoned[0].store(1u32);
-            }
-            sync_cube();
-            let is_poisoned = poisoned[0].load() != 0u32;
-            // On its way while this block is computed.
-            let j1 = j0 + block as i32;
+            let is_poisoned = poisoned[flag].load() != 0u32;
             if j1 < reach.end {
-                load(key, key_base, j1, reach.end, &mut next_keys, block, steps, units);
-                load(value, value_base, j1, reach.end, &mut next_values, block, out_steps, units);
+                keep(&next_keys, &mut keys, (1 - stage) * key_stage, block, steps, units);
+                keep(&next_values, &mut values, (1 - stage) * value_stage, block, out_steps, units);
+                if is_bad(&next_values, config) {
+                    poisoned[next_flag].store(1u32);
+                }
+                load(key, key_base, j1 + 2 * ahead, reach.end, &mut next_keys, block, steps, units);
+                load(value, value_base, j1 + ahead, reach.end, &mut next_values, block, out_steps, units);
             }
+            let keys_at = stage * key_stage;
+            let values_at = stage * value_stage;
             if j0 <= last && j1 > first {
-                #[unroll]
-                for n in 0..comptime!(block / 8) {
-                    let s = s.index_mut(n);
-                    s[0] = Vector::new(zero);
-                    s[1] = Vector::new(zero);
-                }
-                #[unroll]
-                for d in 0..deep {
-                    #[unroll]
-                    for n in 0..comptime!(block / 16) {
-                        // Sixteen keys, sixteen dims: the B of two products.
-                        let at = (n * 16 + lane % 8 + (lane / 16) * 8) * key_pitch + d * 2 + (lane / 8) % 2;
-                        let four =
-                            mma.load_matrix::<Vector<F, N>, Const<2>>(&keys[at..at + 1], MatrixIdent::B, 4usize, false);
-                        left[0] = four[0];
-                        left[1] = four[1];
-                        right[0] = four[2];
-                        right[1] = four[3];
-                        mma.execute_inplace(q.index(d), &left, s.index_mut(2 * n));
-                        mma.execute_inplace(q.index(d), &right, s.index_mut(2 * n + 1));
-                    }
-                }
-
                 let seen_by_all = j0 >= reach.all_start && j1 <= reach.all_end;
                 if comptime!(config.options.mask) || !seen_by_all {
                     scores::<F, M>(&s, &mut x, j0, t, reach.keys, reach.end, &rows, &mask, &bias, true, config);
                 } else {
                     scores::<F, M>(&s, &mut x, j0, t, reach.keys, reach.end, &rows, &mask, &bias, false, config);
                 }
+                // Of the next block; behind the last one, of what was there.
+                products(&mma, &q, &mut s, &keys, keys_at, lane, config);
                 #[unroll]
                 for r in 0..2usize {
                     let mut top = m[r];
@@ -280,6 +267,8 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                     // A row that has seen nothing yet: 0 in place of −∞, so that exp(−∞ − 0) = 0.
                     let level = select(top == neg_inf, zero, top);
                     let factor = (m[r] - level).exp();
+                    // Weights as they go through the narrow type: all of a row, and their sum, are lifted alike.
+                    let level = level - comptime!((config.lift as f32).ln());
                     m[r] = top;
                     let mut sum = l[r] * factor;
                     #[unroll]
@@ -317,7 +306,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                                 if p != zero {
                                     #[unroll]
                                     for e in 0..comptime!(2 * wide) {
-                                        let v = values[(n * 16 + b) * value_pitch + e];
+                                        let v = values[values_at + (n * 16 + b) * value_pitch + e];
                                         let acc = acc.index_mut(e);
                                         let mut pair = acc[r];
                                         #[unroll]
@@ -327,8 +316,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                                             for other in 1..4usize {
                                                 of_lane = select(t == other, v.extract(2 * other + c), of_lane);
                                             }
-                                            let lifted = p * comptime!(config.lift as f32);
-                                            pair.insert(c, fma(lifted, f32::cast_from(of_lane), pair.extract(c)));
+                                            pair.insert(c, fma(p, f32::cast_from(of_lane), pair.extract(c)));
                                         }
                                         acc[r] = pair;
                                     }
@@ -342,7 +330,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                         // What is left of the weights of sixteen keys, and their terms as A.
                         #[unroll]
                         for at in 0..8usize {
-                            rest[at] = x[n * 8 + at] * comptime!(config.lift as f32);
+                            rest[at] = x[n * 8 + at];
                         }
                         #[unroll]
                         for term in 0..config.terms {
@@ -366,9 +354,13 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                         }
                         #[unroll]
                         for e in 0..wide {
-                            let at = (n * 16 + lane % 16) * value_pitch + e * 2 + lane / 16;
-                            let four =
-                                mma.load_matrix::<Vector<F, W>, Const<2>>(&values[at..at + 1], MatrixIdent::B, 4usize, true);
+                            let at = values_at + (n * 16 + lane % 16) * value_pitch + e * 2 + lane / 16;
+                            let four = mma.load_matrix::<Vector<F, W>, Const<2>>(
+                                &values[at..at + 1],
+                                MatrixIdent::B,
+                                4usize,
+                                true,
+                            );
                             left[0] = four[0];
                             left[1] = four[1];
                             right[0] = four[2];
@@ -381,8 +373,12 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                         }
                     }
                 }
+            } else if j1 <= last && j1 + ahead > first {
+                products(&mma, &q, &mut s, &keys, keys_at, lane, config);
             }
             j0 = j1;
+            stage = 1 - stage;
+            flag = next_flag;
         }
 
         #[unroll]
@@ -391,7 +387,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             total = total + plane_shuffle_xor(total, 1u32);
             total = total + plane_shuffle_xor(total, 2u32);
             let empty = total == zero;
-            let inverse = select(empty, zero, one / (total * comptime!(config.lift as f32)));
+            let inverse = select(empty, zero, one / total);
             let row = reach.first_row + plane_row + g + 8 * r;
             if row < reach.rows {
                 let head = place.first_head + row / query_len;
@@ -409,7 +405,8 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                 #[comptime]
                 if let ComptimeOption::Some(lse) = &mut lse {
                     if t == 0 {
-                        lse[place_of_row] = select(empty, neg_inf, m[r] + total.ln());
+                        lse[place_of_row] =
+                            select(empty, neg_inf, m[r] - comptime!((config.lift as f32).ln()) + total.ln());
                     }
                 }
             }
@@ -439,6 +436,78 @@ fn load<F: Float, N: Size>(
             x = tensor[(base + j as usize * stride) / VECTOR + at % steps];
         }
         into[n] = x;
+    }
+}
+
+/// Writes what [`load`] has read into shared memory, from `at` on.
+#[cube]
+fn keep<F: Float, N: Size>(
+    from: &Array<Vector<F, N>>,
+    into: &mut Shared<[Vector<F, N>]>,
+    at: usize,
+    #[comptime] block: usize,
+    #[comptime] steps: usize,
+    #[comptime] units: usize,
+) {
+    #[unroll]
+    for n in 0..comptime!((block * steps).div_ceil(units)) {
+        let of_block = UNIT_POS as usize + n * units;
+        if comptime!((n + 1) * units <= block * steps) || of_block < comptime!(block * steps) {
+            into[at + (of_block / steps) * (steps + 1) + of_block % steps] = from[n];
+        }
+    }
+}
+
+/// Whether a number is not finite. Two numbers lie in a word: an exponent of ones, and one more at its end, carry into the sign's place.
+#[cube]
+fn is_bad<F: Float, N: Size>(of: &Array<Vector<F, N>>, #[comptime] config: Config) -> bool {
+    let mut bits = 0u32.runtime();
+    #[unroll]
+    for n in 0..comptime!((config.block * config.columns / VECTOR).div_ceil(config.planes * PLANE)) {
+        let words = Vector::<u32, Const<4>>::reinterpret(of[n]);
+        #[unroll]
+        for c in 0..4usize {
+            let exponents = words.extract(c) & comptime!(config.exponents);
+            bits |= exponents + comptime!(config.exponents & !(config.exponents << 1));
+        }
+    }
+    bits & 0x8000_8000u32 != 0u32
+}
+
+/// The products of the plane's rows with a block of keys that lies from `keys_at` on.
+#[cube]
+fn products<F: Float, N: Size>(
+    mma: &MmaDefinition<F, F, f32>,
+    q: &Sequence<Array<Vector<F, Const<2>>>>,
+    s: &mut Sequence<Array<Vector<f32, Const<2>>>>,
+    keys: &Shared<[Vector<F, N>]>,
+    keys_at: usize,
+    lane: usize,
+    #[comptime] config: Config,
+) {
+    let pitch = comptime!(config.pitch(config.head_dim));
+    #[unroll]
+    for n in 0..comptime!(config.block / 8) {
+        let s = s.index_mut(n);
+        s[0] = Vector::new(0.0f32);
+        s[1] = Vector::new(0.0f32);
+    }
+    let mut left = Array::<Vector<F, Const<2>>>::new(2usize);
+    let mut right = Array::<Vector<F, Const<2>>>::new(2usize);
+    #[unroll]
+    for d in 0..comptime!(config.head_dim / ROWS) {
+        #[unroll]
+        for n in 0..comptime!(config.block / 16) {
+            // Sixteen keys, sixteen dims: the B of two products.
+            let at = keys_at + (n * 16 + lane % 8 + (lane / 16) * 8) * pitch + d * 2 + (lane / 8) % 2;
+            let four = mma.load_matrix::<Vector<F, N>, Const<2>>(&keys[at..at + 1], MatrixIdent::B, 4usize, false);
+            left[0] = four[0];
+            left[1] = four[1];
+            right[0] = four[2];
+            right[1] = four[3];
+            mma.execute_inplace(q.index(d), &left, s.index_mut(2 * n));
+            mma.execute_inplace(q.index(d), &right, s.index_mut(2 * n + 1));
+        }
     }
 }
 

@@ -21,10 +21,10 @@ pub fn rows(tensor: CubeTensor) -> CubeTensor {
     if tensor.meta.strides()[last] == 1 || shape[last] == 1 { tensor } else { into_contiguous(tensor) }
 }
 
-/// Elements that one load takes: the most of 4, 2, 1 that `dim` and all strides are multiples of.
-pub fn width(tensors: &[&CubeTensor], dim: usize) -> usize {
+/// Elements that one load takes: the most of 8, 4, 2, 1, and no more than `most`, that `dim` and all strides are multiples of.
+pub fn width(tensors: &[&CubeTensor], dim: usize, most: usize) -> usize {
     let fits = |width: usize| dim.is_multiple_of(width) && tensors.iter().all(|tensor| is_stepped(tensor, width));
-    [4, 2].into_iter().find(|&width| fits(width)).unwrap_or(1)
+    [8, 4, 2].into_iter().find(|&width| width <= most && fits(width)).unwrap_or(1)
 }
 
 /// The tensor with strides that are multiples of `width`: as it is where they are, else a copy, whose are if its last axis is.

@@ -107,9 +107,13 @@ fn pass(
             (query, key, value, VECTOR, VECTOR)
         }
         _ => {
-            let reads = width(&[&operands.query, &operands.key], problem.head_dim);
+            // Sixteen bytes where memory is what counts, and the device has such vectors of narrow numbers.
+            let vectors = client.properties().hardware.max_vector_size;
+            let most =
+                if matches!(tiles.way, Way::Decode(_)) { vectors.min(16 / operands.key.dtype.size()) } else { 4 };
+            let reads = width(&[&operands.query, &operands.key], problem.head_dim, most);
             // The output as rows: its only stride that counts is a row's.
-            let writes = width(&[&operands.value], problem.value_dim);
+            let writes = width(&[&operands.value], problem.value_dim, most);
             (operands.query.clone(), operands.key.clone(), operands.value.clone(), reads, writes)
         }
     };
@@ -204,7 +208,7 @@ fn merge(
     const UNITS: usize = 64;
     let client = &operands.query.client;
     let address = [&parts, &lses, out].into_iter().map(CubeTensor::required_address_type).max().unwrap_or_default();
-    let width = width(&[], problem.value_dim);
+    let width = width(&[], problem.value_dim, 4);
     let rows = problem.batch * problem.heads * problem.query_len;
     let vectors = problem.value_dim / width;
     attention_merge::launch(

@@ -1,7 +1,7 @@
 //! What is known of a device beyond what it says of itself.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use burn_backend::cubecl::dtype_to_storage_type;
 use burn_backend::{DType, FloatDType, Shape};
@@ -36,8 +36,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// What `device` is. The first call tries what its planes can do, where that matters and they don't say it.
-    pub fn of(device: &CubeDevice) -> Self {
+    /// What `device` is. The first call tries what its planes can do, where that matters and they don't say it; later ones know it.
+    pub fn of(device: &CubeDevice) -> Arc<Self> {
+        static KNOWN: LazyLock<Mutex<HashMap<CubeDevice, Arc<Machine>>>> = LazyLock::new(Mutex::default);
+        // A machine is known whole or not at all.
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(device.clone()).or_insert_with(|| Arc::new(Self::look(device))))
+    }
+
+    fn look(device: &CubeDevice) -> Self {
         let client = device.client();
         let properties = client.properties();
         let hardware = properties.hardware.clone();
@@ -102,15 +109,8 @@ fn is_instruction(config: &MmaConfig, dtype: FloatDType) -> bool {
 const PROBED: usize = 64;
 
 /// How units exchange numbers within planes of `plane`, as they lie in the cube: the bits of probe.rs. CubeCL says of no CPU device
-/// that it can, though llvmpipe can; and of no card that planes are runs of units, though they are. Asked once of each device.
+/// that it can, though llvmpipe can; and of no card that planes are runs of units, though they are.
 fn exchanges(device: &CubeDevice, client: &Client, plane: u32) -> u32 {
-    static ANSWERS: LazyLock<Mutex<HashMap<String, u32>>> = LazyLock::new(Mutex::default);
-    // An answer is written whole or not at all.
-    let mut answers = ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
-    *answers.entry(format!("{device:?}")).or_insert_with(|| probe(device, client, plane))
-}
-
-fn probe(device: &CubeDevice, client: &Client, plane: u32) -> u32 {
     let found = empty_device_contiguous_dtype(client.clone(), device.clone(), Shape::new([PROBED]), DType::U32);
     plane_probe::launch(
         client,

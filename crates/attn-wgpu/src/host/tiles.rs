@@ -91,10 +91,10 @@ impl Tiles {
 
     /// Completes a cut: tiles and runs of keys, of which `block` are taken at a time.
     fn new(problem: &Problem, machine: &Machine, cube: Cube, block: usize, way: Way) -> Self {
-        let Cube { units, rows, packed, columns } = cube;
+        let Cube { units, rows, packed, columns, at_once } = cube;
         let tiles = (problem.query_len * packed).div_ceil(rows);
         let cubes = tiles * problem.batch * (problem.heads / packed);
-        let (splits, run) = splits(cubes, block, problem, machine);
+        let (splits, run) = splits(cubes, at_once, block, problem, machine);
         Self { units, rows, packed, tiles, splits, run, columns, way }
     }
 }
@@ -105,6 +105,8 @@ struct Cube {
     rows: usize,
     packed: usize,
     columns: usize,
+    /// Cubes that a processor works on at once.
+    at_once: usize,
 }
 
 /// Heads that share keys and whose queries fit a tile of `rows` together, so that keys are read once for all of them; else 1.
@@ -114,16 +116,17 @@ fn packed(problem: &Problem, rows: usize) -> usize {
 }
 
 /// Runs of keys and the length of one: enough for every processor to have work, each long enough to be worth it.
-fn splits(cubes: usize, block: usize, problem: &Problem, machine: &Machine) -> (usize, usize) {
+fn splits(cubes: usize, at_once: usize, block: usize, problem: &Problem, machine: &Machine) -> (usize, usize) {
     let tuned = tuned::of(machine);
     let hardware = &machine.hardware;
     let filling = match (hardware.num_streaming_multiprocessors, hardware.num_cpu_cores) {
-        (Some(processors), _) | (None, Some(processors)) => processors as usize * tuned.cubes_per_processor,
-        (None, None) => tuned.processors * tuned.cubes_per_processor,
+        (Some(processors), _) | (None, Some(processors)) => processors as usize * at_once,
+        (None, None) => tuned.processors * at_once,
     };
     // What the rows of a batch entry see between them: a tile's run begins where its own rows begin to see.
     let seen = problem.bands.iter().map(|band| band.keys_of_rows(0..problem.query_len).len()).max().unwrap_or(0);
-    let wanted = filling.div_ceil(cubes.max(1)).min(seen / tuned.shortest_run).clamp(1, tuned.most_splits);
+    // As many as are at work at once, and no more: a few cubes left over would take as long as all before them.
+    let wanted = (filling / cubes.max(1)).min(seen / tuned.shortest_run).clamp(1, tuned.most_splits);
     let run = seen.div_ceil(wanted).next_multiple_of(block).max(block);
     (seen.div_ceil(run).max(1), run)
 }

@@ -77,7 +77,7 @@ impl Tiles {
             })
             .ok_or_else(|| format!("{} bytes of shared memory are too few", hardware.max_shared_memory_size))?;
         let units = planes * plane;
-        let cube = Cube { units, rows, packed, columns };
+        let cube = Cube { units, rows, packed, columns, at_once: tuned.decode_cubes };
         Ok(Self::new(problem, machine, cube, units / lanes * block, Way::Decode(cut(planes))))
     }
 

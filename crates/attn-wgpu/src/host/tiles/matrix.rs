@@ -23,6 +23,8 @@ pub struct MatrixTiles {
     pub terms: usize,
     /// The bits of an f32 that the narrow type has room for.
     pub cut: u32,
+    /// What weights are multiplied by on their way through the narrow type.
+    pub lift: u32,
 }
 
 /// Columns of the output that a plane keeps: 64 registers of each of 32 units. Wider ones take several launches.
@@ -31,8 +33,8 @@ const COLUMNS: usize = 128;
 impl MatrixTiles {
     /// What the kernel is compiled with.
     pub fn config(&self, head_dim: usize, columns: usize, options: Options) -> Config {
-        let Self { size, planes, plane, block, terms, cut } = *self;
-        Config { head_dim, columns, size, planes, plane, block, terms, cut, options }
+        let Self { size, planes, plane, block, terms, cut, lift } = *self;
+        Config { head_dim, columns, size, planes, plane, block, terms, cut, lift, options }
     }
 }
 
@@ -45,9 +47,9 @@ impl Tiles {
         let hardware = &machine.hardware;
         let tuned = tuned::of(machine);
         // What a weight needs to keep f32's bits: f16 has 11, bf16 has 8.
-        let (terms, cut) = match problem.dtype {
-            FloatDType::F16 => (2, 0xffff_e000),
-            FloatDType::BF16 => (3, 0xffff_0000),
+        let (terms, cut, lift) = match problem.dtype {
+            FloatDType::F16 => (2, 0xffff_e000, 1 << 15),
+            FloatDType::BF16 => (3, 0xffff_0000, 1),
             other => return Err(format!("it multiplies f16 and bf16, not {other:?}")),
         };
         let Some(size) = machine.matrix_size(problem.dtype) else {
@@ -65,7 +67,7 @@ impl Tiles {
         let columns = problem.value_dim.min(COLUMNS);
         let most = (hardware.max_units_per_cube as usize).min(hardware.max_cube_dim.0 as usize);
         let none = Options::default();
-        let cut = |planes| MatrixTiles { size, planes, plane, block: tuned.matrix_block, terms, cut };
+        let cut = |planes| MatrixTiles { size, planes, plane, block: tuned.matrix_block, terms, cut, lift };
         let fits = |&planes: &usize| {
             let bytes = cut(planes).config(problem.head_dim, columns, none).shared_bytes(2);
             planes * plane <= most && bytes <= hardware.max_shared_memory_size
@@ -74,7 +76,8 @@ impl Tiles {
         let Some(planes) = halves.filter(|&planes| planes == 1 || rows > (planes / 2) * size).find(fits) else {
             return Err(format!("{} bytes of shared memory are too few", hardware.max_shared_memory_size));
         };
-        let cube = Cube { units: planes * plane, rows: planes * size, packed, columns };
+        let cube =
+            Cube { units: planes * plane, rows: planes * size, packed, columns, at_once: tuned.cubes_per_processor };
         Ok(Self::new(problem, machine, cube, tuned.matrix_block, Way::Matrix(cut(planes))))
     }
 }

@@ -21,6 +21,8 @@ pub struct MmaTiles {
     pub cut: u32,
     /// What weights are multiplied by on their way through the narrow type.
     pub lift: u32,
+    /// The bits of the exponents of two of the narrow numbers in a word.
+    pub exponents: u32,
 }
 
 /// The widest rows of queries, and columns of the output, that a plane has registers for.
@@ -29,8 +31,8 @@ const DIMS: usize = 128;
 impl MmaTiles {
     /// What the kernel is compiled with.
     pub fn config(&self, head_dim: usize, columns: usize, options: Options) -> Config {
-        let Self { planes, block, terms, cut, lift } = *self;
-        Config { head_dim, columns, planes, block, terms, cut, lift, options }
+        let Self { planes, block, terms, cut, lift, exponents } = *self;
+        Config { head_dim, columns, planes, block, terms, cut, lift, exponents, options }
     }
 }
 
@@ -43,17 +45,22 @@ impl Tiles {
         let hardware = &machine.hardware;
         let tuned = tuned::of(machine);
         // As with matrix units; f16's numbers begin at 2⁻²⁴, and weights far below count where all values are small.
-        let (terms, cut, lift) = match problem.dtype {
-            FloatDType::F16 => (2, 0xffff_e000, 1 << 15),
-            FloatDType::BF16 => (3, 0xffff_0000, 1),
+        let (terms, cut, lift, exponents) = match problem.dtype {
+            FloatDType::F16 => (2, 0xffff_e000, 1 << 15, 0x7c00_7c00),
+            FloatDType::BF16 => (3, 0xffff_0000, 1, 0x7f80_7f80),
             other => return Err(format!("it multiplies f16 and bf16, not {other:?}")),
         };
         if !machine.instructions.contains(&problem.dtype) {
-            return Err(format!("the device has no instruction for matrices of {:?} whose registers are known", problem.dtype));
+            return Err(format!(
+                "the device has no instruction for matrices of {:?} whose registers are known",
+                problem.dtype
+            ));
         }
         let (head_dim, value_dim) = (problem.head_dim, problem.value_dim);
         if !head_dim.is_multiple_of(ROWS) || !value_dim.is_multiple_of(ROWS) || head_dim > DIMS {
-            return Err(format!("dimensions of {head_dim} and {value_dim}, where it takes multiples of {ROWS}, the first up to {DIMS}"));
+            return Err(format!(
+                "dimensions of {head_dim} and {value_dim}, where it takes multiples of {ROWS}, the first up to {DIMS}"
+            ));
         }
         let packed = packed(problem, tuned.mma_planes * ROWS);
         let rows = problem.query_len * packed;
@@ -64,7 +71,7 @@ impl Tiles {
         let most = (hardware.max_units_per_cube as usize).min(hardware.max_cube_dim.0 as usize);
         let block = tuned.mma_block;
         let none = Options::default();
-        let cut = |planes| MmaTiles { planes, block, terms, cut, lift };
+        let cut = |planes| MmaTiles { planes, block, terms, cut, lift, exponents };
         let fits = |&planes: &usize| {
             let bytes = cut(planes).config(head_dim, columns, none).shared_bytes();
             planes * PLANE <= most && bytes <= hardware.max_shared_memory_size
@@ -73,7 +80,7 @@ impl Tiles {
         let Some(planes) = halves.filter(|&planes| planes == 1 || rows > (planes / 2) * ROWS).find(fits) else {
             return Err(format!("{} bytes of shared memory are too few", hardware.max_shared_memory_size));
         };
-        let cube = Cube { units: planes * PLANE, rows: planes * ROWS, packed, columns };
+        let cube = Cube { units: planes * PLANE, rows: planes * ROWS, packed, columns, at_once: tuned.mma_cubes };
         Ok(Self::new(problem, machine, cube, block, Way::Mma(cut(planes))))
     }
 }

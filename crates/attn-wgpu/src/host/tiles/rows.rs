@@ -28,7 +28,7 @@ impl Tiles {
         let tuned = tuned::of(machine);
         let packed = packed(problem, tuned.rows);
         let rows = problem.query_len * packed;
-        let columns = problem.value_dim.min(COLUMNS);
+        let columns = problem.value_dim.min(tuned.row_columns);
         let least = (hardware.plane_size_max as usize).clamp(1, 32);
         let budget = (tuned.unrolled / (problem.head_dim + columns)).max(1);
         // Rows too few for the units of a plane are not heaped on some of them; each then has more keys instead.
@@ -41,6 +41,12 @@ impl Tiles {
         let units = rows.div_ceil(own).next_power_of_two().clamp(least, (tuned.rows / own).max(least)).min(most);
         let plane = if units % machine.broadcasts.max(1) == 0 { machine.broadcasts } else { 0 };
         let way = Way::Rows(RowTiles { rows: own, block, edge, plane });
-        Self::new(problem, machine, Cube { units, rows: units * own, packed, columns }, block, way)
+        Self::new(
+            problem,
+            machine,
+            Cube { units, rows: units * own, packed, columns, at_once: tuned.cubes_per_processor },
+            block,
+            way,
+        )
     }
 }

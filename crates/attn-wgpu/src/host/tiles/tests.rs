@@ -5,7 +5,7 @@ use burn_backend::{DType, FloatDType};
 use burn_cubecl::cubecl::ir::HardwareProperties;
 
 use crate::host::machine::Machine;
-use crate::host::tiles::{DecodeTiles, MatrixTiles, RowTiles, Tiles, Way};
+use crate::host::tiles::{DecodeTiles, MatrixTiles, MmaTiles, RowTiles, Tiles, Way};
 
 fn problem(heads: usize, kv_heads: usize, lengths: [usize; 2], dim: usize) -> Problem {
     under(AttentionSpec::default(), DType::F32, [heads, kv_heads], lengths, dim)
@@ -49,6 +49,7 @@ fn machine(plane: u32, processors: Option<u32>) -> Machine {
         shuffles: plane as usize,
         syncs_planes: true,
         matrix_sizes: vec![(FloatDType::F16, 16), (FloatDType::BF16, 16), (FloatDType::F16, 8)],
+        instructions: if plane == 32 { vec![FloatDType::F16, FloatDType::BF16] } else { vec![] },
     }
 }
 
@@ -80,6 +81,11 @@ fn covers(problem: &Problem, tiles: &Tiles) {
             assert!(plane.is_multiple_of(size) && block.is_multiple_of(size), "{tiles:?}");
             assert!((block * size).is_multiple_of(plane) && tiles.columns <= 128, "{tiles:?}");
         }
+        Way::Mma(MmaTiles { planes, block, .. }) => {
+            assert_eq!((tiles.rows, tiles.units), (planes * 16, planes * 32));
+            assert!(block.is_multiple_of(16) && tiles.columns.is_multiple_of(16) && tiles.columns <= 128, "{tiles:?}");
+            assert!(problem.head_dim.is_multiple_of(16) && problem.value_dim.is_multiple_of(16), "{tiles:?}");
+        }
     }
 }
 
@@ -87,6 +93,7 @@ fn covers(problem: &Problem, tiles: &Tiles) {
 fn tiles_cover_all_rows_and_runs_all_keys() {
     let mut by_dimensions = 0;
     let mut by_matrices = 0;
+    let mut by_instructions = 0;
     for heads in [[8, 8], [8, 2], [32, 1]] {
         for lengths in LENGTHS {
             for dim in [1, 64, 128, 500] {
@@ -103,12 +110,19 @@ fn tiles_cover_all_rows_and_runs_all_keys() {
                             covers(&problem, &tiles);
                             by_matrices += 1;
                         }
+                        if let Ok(tiles) = Tiles::by_instructions(&problem, &machine) {
+                            covers(&problem, &tiles);
+                            by_instructions += 1;
+                        }
                     }
                 }
             }
         }
     }
-    assert!(by_dimensions > 200 && by_matrices > 200, "{by_dimensions} {by_matrices}");
+    assert!(
+        by_dimensions > 200 && by_matrices > 200 && by_instructions > 30,
+        "{by_dimensions} {by_matrices} {by_instructions}"
+    );
 }
 
 #[test]
@@ -117,8 +131,9 @@ fn decoding_fills_the_device_and_prefill_does_not_split() {
     let decode = problem(32, 8, [1, 32768], 128);
     for tiles in [Tiles::by_rows(&decode, &machine), Tiles::by_dimensions(&decode, &machine).unwrap()] {
         assert_eq!(tiles.packed, 4);
-        // Nearly four for each processor: runs are whole blocks.
-        assert!(tiles.cubes(&decode) > 7 * 132 / 2, "{tiles:?}");
+        // Nearly as many for each processor as are at work at once, and no more: runs are whole blocks.
+        let at_once = if matches!(tiles.way, Way::Decode(_)) { 3 } else { 4 };
+        assert!((at_once * 110..=at_once * 132).contains(&tiles.cubes(&decode)), "{tiles:?}");
     }
     assert_eq!(Tiles::by_rows(&problem(32, 8, [4096, 4096], 128), &machine).splits, 1);
 }
@@ -143,10 +158,15 @@ fn what_does_not_serve_says_why() {
     assert!(Tiles::by_dimensions(&f32, &machine).unwrap_err().contains("64 rows"));
     let long = under(AttentionSpec::default(), DType::F16, [8, 8], [8, 64], 4096);
     assert!(Tiles::by_dimensions(&long, &machine).unwrap_err().contains("4096"));
-    let alone = Machine { shuffles: 0, matrix_sizes: vec![], ..machine };
+    assert!(Tiles::by_instructions(&f32, &machine).unwrap_err().contains("F32"));
+    assert!(Tiles::by_instructions(&few, &machine).unwrap_err().contains("3 rows"));
+    let ragged = under(AttentionSpec::default(), DType::F16, [8, 8], [64, 64], 40);
+    assert!(Tiles::by_instructions(&ragged, &machine).unwrap_err().contains("40"));
+    let alone = Machine { shuffles: 0, matrix_sizes: vec![], instructions: vec![], ..machine };
     assert!(Tiles::by_dimensions(&few, &alone).unwrap_err().contains("exchange"));
     let wide = under(AttentionSpec::default(), DType::F16, [8, 8], [64, 64], 64);
     assert!(Tiles::by_matrices(&wide, &alone).unwrap_err().contains("F16"));
+    assert!(Tiles::by_instructions(&wide, &alone).unwrap_err().contains("F16"));
 }
 
 /// A plan tells the cut.
@@ -159,5 +179,7 @@ fn a_cut_reads_as_a_sentence() {
     let prefill = under(AttentionSpec::default(), DType::F16, [8, 8], [4096, 4096], 64);
     let matrix = Tiles::by_matrices(&prefill, &machine).unwrap();
     assert_eq!(matrix.to_string(), "64 rows × 32 keys by 4 planes with matrices of 16×16");
-    assert_eq!(Tiles::by_rows(&prefill, &machine).to_string(), "64 rows × 8 keys by 64 units");
+    let registers = Tiles::by_instructions(&prefill, &machine).unwrap();
+    assert_eq!(registers.to_string(), "128 rows × 64 keys by 8 planes with matrices in registers");
+    assert_eq!(Tiles::by_rows(&prefill, &machine).to_string(), "64 rows × 2 keys by 64 units");
 }

@@ -4,6 +4,7 @@
 //! fixed rather than tried at run time: the same problem on the same device is always cut the same way, and so gives the same bits.
 
 use crate::host::machine::Machine;
+use crate::host::tiles::rows::COLUMNS;
 
 /// Numbers for a kind of device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +19,16 @@ pub struct Tuned {
     pub lone_block: usize,
     /// Multiply-adds of a unit and a block, times two, that are unrolled: what drivers compile in seconds.
     pub unrolled: usize,
+    /// Columns of the output that a unit keeps where it has rows of its own, at most: registers, beside those of the query.
+    pub row_columns: usize,
     /// Keys of a block for matrix units.
     pub matrix_block: usize,
     /// Planes of a cube that multiplies matrices in registers.
     pub mma_planes: usize,
     /// Keys of a block there.
     pub mma_block: usize,
+    /// Cubes of them that a processor has registers for at once.
+    pub mma_cubes: usize,
     /// Planes of a cube that decodes or multiplies matrices, at most.
     pub planes: usize,
     /// Rows that share keys for which decoding is faster than units with rows of their own, at most.
@@ -32,31 +37,45 @@ pub struct Tuned {
     pub decode_registers: usize,
     /// Units that share a key where a cube decodes, at least: neighbours that read neighbouring numbers.
     pub decode_lanes: usize,
+    /// Cubes that decode, for which a processor has registers at once.
+    pub decode_cubes: usize,
     /// Keys of the shortest run: below, joining costs more than it gains.
     pub shortest_run: usize,
     /// Runs at most: their results are joined by one unit.
     pub most_splits: usize,
-    /// Cubes that keep a processor busy.
+    /// Cubes that keep a processor busy, where units have rows of their own or multiply matrices by units.
     pub cubes_per_processor: usize,
     /// Processors where their number is unknown.
     pub processors: usize,
 }
 
-/// Cards. Set from what their makers say: two warps of NVIDIA's or a wavefront of AMD's to a tile; eight scores are eight chains
-/// of multiply-adds, which hide their latency. Not measured on a card yet.
+/// Cards, measured on an H100 through CUDA; of other makers' cards nothing is measured yet.
+///
+/// Matrices in registers, f16, 4 × 16 heads of 4096 × 128 (4 × 32 of 4096 × 64), planes × keys: 8×64 182 TFLOP/s (146), 4×64 163 (149),
+/// 8×32 173 (136), 4×32 169 (150), 12×32 143 (133), 12×64 and 16×32 (152, 144). A plane of 128 dims has 255 registers, so that one cube
+/// of 8 planes is at work on a processor.
+///
+/// Decoding, f16, 32 query heads to 8 key heads of 128, one batch entry with 131072 keys and 8 with 32768; units to a key, cubes of a
+/// processor: 16, 3 2295 and 2511 GB/s; 16, 6 2142 and 2469; 8, 2 2239 and 2270; 8, 4 2110 and 2025. Four rows take 254 registers with 8
+/// units to a key and 167 with 16.
+///
+/// Rows of their own, f32, 4 × 16 heads of 2048 × 128, columns × keys: 128×4 185 ms, 64×5 43, 64×2 37: beyond, registers are spilled.
 const CARD: Tuned = Tuned {
     rows: 64,
     unit_rows: 1,
     block: 8,
-    lone_block: 8,
+    lone_block: 2,
     unrolled: 1024,
+    row_columns: 64,
     matrix_block: 32,
     mma_planes: 8,
     mma_block: 64,
+    mma_cubes: 1,
     planes: 4,
     decode_rows: 8,
     decode_registers: 128,
-    decode_lanes: 8,
+    decode_lanes: 16,
+    decode_cubes: 3,
     shortest_run: 256,
     most_splits: 128,
     cubes_per_processor: 4,
@@ -67,7 +86,17 @@ const CARD: Tuned = Tuned {
 /// 1024 × 64 in f32, rows × keys: 2×4 138 ms, 4×2 138, 4×4 82, 8×2 141, 8×4 82 (40 s to compile), 4×8 90, 6×4 118. Of one query
 /// of 8 heads with 4096 keys, by decoding and by rows: 4.6 and 5.3 ms; of 4 query heads to a key head of 128: 8.8 and 10.0; of 16
 /// rows to a key head: 7.2 and 4.6.
-const SOFTWARE: Tuned = Tuned { unit_rows: 4, block: 4, unrolled: 2048, decode_rows: 4, decode_lanes: 1, ..CARD };
+const SOFTWARE: Tuned = Tuned {
+    unit_rows: 4,
+    block: 4,
+    lone_block: 8,
+    unrolled: 2048,
+    row_columns: COLUMNS,
+    decode_rows: 4,
+    decode_lanes: 1,
+    decode_cubes: 4,
+    ..CARD
+};
 
 /// The row of the table for a device.
 pub fn of(machine: &Machine) -> Tuned {
