@@ -38,7 +38,9 @@ enum Suite {
     Decode,
     /// Forward and backward
     Train,
-    /// All three
+    /// What fills a GPU: f16 and bf16, long queries and long caches
+    Card,
+    /// All but that for a GPU
     All,
 }
 
