@@ -56,6 +56,7 @@ fn device_memory_is_linear_in_the_lengths() {
         (Cube::Rows, FloatDType::F32, [[1024, 1024], [4096, 4096]]),
         (Cube::Decode, FloatDType::F32, [[4, 1 << 17], [4, 1 << 19]]),
         (Cube::Matrix, FloatDType::F16, [[1024, 1024], [4096, 4096]]),
+        (Cube::Mma, FloatDType::F16, [[1024, 1024], [4096, 4096]]),
     ];
     for (kernel, dtype, lengths) in cases {
         for [query_len, key_len] in lengths {

@@ -143,8 +143,13 @@ impl Deferred {
 
 impl AttentionBackend for Fusion<CubeBackend> {
     fn kernels() -> Kernels<'static, Self> {
-        static KERNELS: &[&dyn AttentionKernel<Fusion<CubeBackend>>] =
-            &[&Deferred(Cube::Decode), &Deferred(Cube::Matrix), &Deferred(Cube::Rows), &Composite];
+        static KERNELS: &[&dyn AttentionKernel<Fusion<CubeBackend>>] = &[
+            &Deferred(Cube::Decode),
+            &Deferred(Cube::Mma),
+            &Deferred(Cube::Matrix),
+            &Deferred(Cube::Rows),
+            &Composite,
+        ];
         KERNELS
     }
 }
