@@ -4,7 +4,7 @@
 #![cfg(all(feature = "tch", target_os = "linux", target_env = "gnu"))]
 
 use attn_benches::backend::Backend;
-use attn_benches::contestants::{Contestant, enter};
+use attn_benches::contestants::{Contestant, Peers, enter};
 use attn_benches::inputs::Inputs;
 use attn_benches::resident::{Resident, keep_nothing};
 use attn_benches::shapes::{Dtype, Shape, Suite};
@@ -47,7 +47,7 @@ fn growth(contestant: &Contestant) -> u64 {
 
 /// Beyond the results: ours, and LibTorch's operation called directly.
 fn both(shape: &Shape) -> (u64, u64) {
-    let contestants = enter(shape, &Inputs::of(shape), &[Backend::LibTorch]).expect("a plain problem");
+    let contestants = enter(shape, &Inputs::of(shape), &[Backend::LibTorch], Peers::Near).expect("a plain problem");
     let of = |name: &str| {
         let contestant = contestants.iter().find(|contestant| contestant.name == name).expect("it can do the shape");
         let seen = growth(contestant);
