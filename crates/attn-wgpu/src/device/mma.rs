@@ -4,9 +4,9 @@
 //! for each cube: a tile of rows, 16 to a plane; a run of keys                              place.rs
 //!   each plane:  q = its rows,  acc = 0                                                    registers
 //!   for each block of keys that some row of the cube may see:
-//!     keys and values of the block, read while the last one was computed                   in shared memory, for all planes
-//!     s = q·kᵀ                                                                              registers
-//!     s = score(s),  the online softmax p, l, m'                                           score.rs; f32, where s lies
+//!     values of the block, keys of the next, read while the last one was computed          in shared memory, for all planes
+//!     x = score(s),  s = q·kᵀ of the next block                                            score.rs; registers
+//!     the online softmax p, l, m' of x                                                     f32, where x lies
 //!     p = p₁ + p₂ (+ p₃)                                                                    in the tensors' type, where s lies
 //!     acc = acc·exp(m − m') + p₁·v + p₂·v (+ p₃·v)                                          registers
 //!   out = acc/l,  lse = m + ln l

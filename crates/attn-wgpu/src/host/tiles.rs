@@ -11,6 +11,7 @@ mod tuned;
 use std::fmt;
 
 use attn_core::Problem;
+use burn_backend::FloatDType;
 
 use crate::host::machine::Machine;
 
@@ -107,6 +108,32 @@ struct Cube {
     columns: usize,
     /// Cubes that a processor works on at once.
     at_once: usize,
+}
+
+/// How weights go through a narrow type, as sums of its numbers, so that they keep f32's bits.
+struct Narrow {
+    /// Numbers of the type that a weight is the sum of: f16 has 11 bits, bf16 has 8.
+    terms: usize,
+    /// The bits of an f32 that the type has room for.
+    cut: u32,
+    /// What weights are multiplied by on their way: f16's numbers begin at 2⁻²⁴, and weights far below count where all values are small.
+    lift: u32,
+    /// The bits of the exponents of two of its numbers in a word.
+    exponents: u32,
+}
+
+impl Narrow {
+    /// Of the types that matrices are made of.
+    ///
+    /// # Errors
+    /// That `dtype` is none of them.
+    fn of(dtype: FloatDType) -> Result<Self, String> {
+        match dtype {
+            FloatDType::F16 => Ok(Self { terms: 2, cut: 0xffff_e000, lift: 1 << 15, exponents: 0x7c00_7c00 }),
+            FloatDType::BF16 => Ok(Self { terms: 3, cut: 0xffff_0000, lift: 1, exponents: 0x7f80_7f80 }),
+            other => Err(format!("it multiplies f16 and bf16, not {other:?}")),
+        }
+    }
 }
 
 /// Heads that share keys and whose queries fit a tile of `rows` together, so that keys are read once for all of them; else 1.

@@ -1,12 +1,11 @@
 //! Cuts for matrix units.
 
 use attn_core::Problem;
-use burn_backend::FloatDType;
 
 use crate::device::matrix::Config;
 use crate::device::score::Options;
 use crate::host::machine::Machine;
-use crate::host::tiles::{Cube, Tiles, Way, packed, tuned};
+use crate::host::tiles::{Cube, Narrow, Tiles, Way, packed, tuned};
 
 /// How matrix units share a tile, whose rows are `planes · size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +45,7 @@ impl Tiles {
     pub fn by_matrices(problem: &Problem, machine: &Machine) -> Result<Self, String> {
         let hardware = &machine.hardware;
         let tuned = tuned::of(machine);
-        // What a weight needs to keep f32's bits: f16 has 11, bf16 has 8.
-        let (terms, cut, lift) = match problem.dtype {
-            FloatDType::F16 => (2, 0xffff_e000, 1 << 15),
-            FloatDType::BF16 => (3, 0xffff_0000, 1),
-            other => return Err(format!("it multiplies f16 and bf16, not {other:?}")),
-        };
+        let Narrow { terms, cut, lift, .. } = Narrow::of(problem.dtype)?;
         let Some(size) = machine.matrix_size(problem.dtype) else {
             return Err(format!("the device has no square matrices of {:?} that it adds in f32", problem.dtype));
         };

@@ -1,12 +1,11 @@
 //! Cuts for matrix instructions whose registers are known.
 
 use attn_core::Problem;
-use burn_backend::FloatDType;
 
 use crate::device::mma::{Config, PLANE, ROWS};
 use crate::device::score::Options;
 use crate::host::machine::Machine;
-use crate::host::tiles::{Cube, Tiles, Way, packed, tuned};
+use crate::host::tiles::{Cube, Narrow, Tiles, Way, packed, tuned};
 
 /// How planes share a tile, 16 rows to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +43,7 @@ impl Tiles {
     pub fn by_instructions(problem: &Problem, machine: &Machine) -> Result<Self, String> {
         let hardware = &machine.hardware;
         let tuned = tuned::of(machine);
-        // As with matrix units; f16's numbers begin at 2⁻²⁴, and weights far below count where all values are small.
-        let (terms, cut, lift, exponents) = match problem.dtype {
-            FloatDType::F16 => (2, 0xffff_e000, 1 << 15, 0x7c00_7c00),
-            FloatDType::BF16 => (3, 0xffff_0000, 1, 0x7f80_7f80),
-            other => return Err(format!("it multiplies f16 and bf16, not {other:?}")),
-        };
+        let Narrow { terms, cut, lift, exponents } = Narrow::of(problem.dtype)?;
         if !machine.instructions.contains(&problem.dtype) {
             return Err(format!(
                 "the device has no instruction for matrices of {:?} whose registers are known",
