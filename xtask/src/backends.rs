@@ -115,6 +115,7 @@ pub const TABLE: &[Backend] = &[
     path("cpu-portable", "a CPU", always),
     path("cpu-avx2", "an x86-64 CPU with AVX2 and FMA", avx2),
     path("cpu-avx512", "an x86-64 CPU with AVX-512F", avx512),
+    path("cpu-avx512-bf16", "an x86-64 CPU with AVX512-BF16", avx512_bf16),
     Backend { extra: NEON_MODEL, ..path("cpu-neon", "a 64-bit ARM CPU, or the patience for a model of one", neon) },
 ];
 
@@ -264,6 +265,10 @@ fn avx512() -> Result<String, String> {
     cpu_features(&[("avx512f", avx512f_detected())])
 }
 
+fn avx512_bf16() -> Result<String, String> {
+    cpu_features(&[("avx512f", avx512f_detected()), ("avx512bf16", avx512bf16_detected())])
+}
+
 fn avx2() -> Result<String, String> {
     cpu_features(&[("avx2", avx2_detected()), ("fma", fma_detected())])
 }
@@ -287,6 +292,11 @@ fn avx512f_detected() -> bool {
 }
 
 #[cfg(target_arch = "x86_64")]
+fn avx512bf16_detected() -> bool {
+    std::arch::is_x86_feature_detected!("avx512bf16") && std::arch::is_x86_feature_detected!("avx512bw")
+}
+
+#[cfg(target_arch = "x86_64")]
 fn avx2_detected() -> bool {
     std::arch::is_x86_feature_detected!("avx2")
 }
@@ -298,6 +308,11 @@ fn fma_detected() -> bool {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512f_detected() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn avx512bf16_detected() -> bool {
     false
 }
 

@@ -32,7 +32,7 @@ pub trait Kernel: Sized {
 }
 
 macro_rules! element {
-    ($type:ty, $accum:ty, $name:literal, $wide:literal, $widen:expr, $narrow:expr, $avx512:ident, $avx2:ident,
+    ($type:ty, $accum:ty, $name:literal, $wide:literal, $widen:expr, $narrow:expr, $pairs:ident, $avx512:ident, $avx2:ident,
      $neon:ident, $portable:ident) => {
         impl Element for $type {
             type Accum = $accum;
@@ -54,6 +54,8 @@ macro_rules! element {
                 use crate::schedule::Geometry;
                 match isa {
                     #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512Bf16 => Geometry::of::<simd::avx512::$pairs>(),
+                    #[cfg(target_arch = "x86_64")]
                     Isa::Avx512 => Geometry::of::<simd::avx512::$avx512>(),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => Geometry::of::<simd::avx2::$avx2>(),
@@ -64,6 +66,8 @@ macro_rules! element {
             }
             fn run(isa: Isa, call: Call<'_, Self, $accum>) {
                 match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512Bf16 => run::<simd::avx512::$pairs, Self>(call),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx512 => run::<simd::avx512::$avx512, Self>(call),
                     #[cfg(target_arch = "x86_64")]
@@ -77,10 +81,10 @@ macro_rules! element {
     };
 }
 
-element!(f32, f32, "f32", true, |x| x, |x| x, Avx512F32, Avx2F32, NeonF32, PortableF32);
-element!(f64, f64, "f64", true, |x| x, |x| x, Avx512F64, Avx2F64, NeonF64, PortableF64);
-element!(f16, f32, "f16", false, widen_f16, f16::from_f32, Avx512F32, Avx2F32, NeonF32, PortableF32);
-element!(bf16, f32, "bf16", false, widen_bf16, bf16::from_f32, Avx512F32, Avx2F32, NeonF32, PortableF32);
+element!(f32, f32, "f32", true, |x| x, |x| x, Avx512F32, Avx512F32, Avx2F32, NeonF32, PortableF32);
+element!(f64, f64, "f64", true, |x| x, |x| x, Avx512F64, Avx512F64, Avx2F64, NeonF64, PortableF64);
+element!(f16, f32, "f16", false, widen_f16, f16::from_f32, Avx512F32, Avx512F32, Avx2F32, NeonF32, PortableF32);
+element!(bf16, f32, "bf16", false, widen_bf16, bf16::from_f32, Avx512Bf16, Avx512F32, Avx2F32, NeonF32, PortableF32);
 
 /// Shorthand for the bounds of a kernel: an element type, and vectors of what it accumulates in that can load it.
 pub(crate) trait Loads<T>: Simd + Load<T> + Load<<Self as Simd>::A> {}

@@ -3,6 +3,9 @@
 /// An instruction set that the kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isa {
+    /// AVX-512F with BF16's dot products: bf16 problems of more than a few rows multiply pairs of bf16 with sums in f32, for
+    /// which weights are rounded to bf16. Other types are computed as with [`Isa::Avx512`].
+    Avx512Bf16,
     /// AVX-512F: vectors of 16 f32 or 8 f64.
     Avx512,
     /// AVX2 with FMA and F16C: vectors of 8 f32 or 4 f64.
@@ -17,7 +20,7 @@ pub enum Isa {
 impl Isa {
     /// The fastest instruction set of this machine; never one that is modelled.
     pub fn detect() -> Isa {
-        [Isa::Avx512, Isa::Avx2, Isa::Neon]
+        [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Neon]
             .into_iter()
             .find(|isa| isa.is_available() && !isa.is_modelled())
             .unwrap_or(Isa::Portable)
@@ -25,12 +28,21 @@ impl Isa {
 
     /// Every instruction set that can run on this machine, fastest first (a modelled one apart). [`Isa::Portable`] is always the last.
     pub fn available() -> Vec<Isa> {
-        [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable].into_iter().filter(|isa| isa.is_available()).collect()
+        [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable]
+            .into_iter()
+            .filter(|isa| isa.is_available())
+            .collect()
     }
 
     /// Whether this machine has it.
     pub fn is_available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => {
+                std::arch::is_x86_feature_detected!("avx512bf16")
+                    && std::arch::is_x86_feature_detected!("avx512bw")
+                    && Isa::Avx512.is_available()
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => std::arch::is_x86_feature_detected!("avx512f") && Isa::Avx2.is_available(),
             #[cfg(target_arch = "x86_64")]
@@ -54,9 +66,10 @@ impl Isa {
         self == Isa::Neon && cfg!(all(not(target_arch = "aarch64"), feature = "neon-model"))
     }
 
-    /// Its name in lower case: `avx512`, `avx2`, `neon` or `portable`.
+    /// Its name in lower case: `avx512-bf16`, `avx512`, `avx2`, `neon` or `portable`.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Avx512Bf16 => "avx512-bf16",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Neon => "neon",

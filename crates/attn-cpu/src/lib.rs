@@ -39,8 +39,9 @@
 //! ```text
 //! for each task: a run of rows of one key/value head                       schedule.rs, in parallel
 //!     M, sum, acc = −∞, 0, 0                                               a row each
+//!     stage the queries, strip by strip                                    kernel/pack.rs
 //!     for each block of up to 512 keys that any row of the task sees:      task/mod.rs
-//!         pack the keys into panels [head_dim, 64 keys], widen the values  kernel/pack.rs
+//!         pack the keys into panels [head_dim, 64 keys], widen the values  kernel/pack.rs, task/products.rs
 //!         for each strip of 6 rows that sees any of them:
 //!             S = q · kᵀ             6 × 64 at a time, in registers        kernel/tile.rs
 //!             scale, softcap, ALiBi, bias, mask where there are any        kernel/options.rs
@@ -54,8 +55,14 @@
 //!
 //! - **Rows.** The rows of a group of query heads that share a key/value head are taken together, query by query. GQA packs
 //!   each key once for all its heads, and one decoded token of a group reads keys and values once.
-//! - **Few rows.** A task of up to 4 rows (decoding) takes its scores straight from the keys as they lie, and multiplies the
-//!   values as they lie: packing costs more than it saves there (`kernel/dot.rs`).
+//! - **Few rows.** A task of up to 8 rows (decoding) takes its scores straight from the keys as they lie, and multiplies the
+//!   values as they lie: packing costs more than it saves there (`kernel/dot.rs`, `kernel/lying.rs`). Both read four places of a
+//!   block by turns, since a core's prefetchers keep more lines on their way for four streams of addresses than for one.
+//! - **Few tasks, many keys.** The keys of each task are split, and the parts joined by their maxima and sums (`partial.rs`), in the order
+//!   of the keys, by whichever thread finds them complete.
+//! - **Pairs of bf16.** With AVX512-BF16, what is packed are units of two bf16, and a product is `a₀·b₀ + a₁·b₁ + c` with a sum in f32:
+//!   queries and keys lie two dimensions to a unit, weights and values two keys. Nothing is widened, and weights are rounded to bf16 as
+//!   the softmax writes them; the LSE, sums and accumulators are f32. Few rows take scores so, and multiply values in f32.
 //! - **Tiles nobody sees** are not visited: a strip's part of a block is cut to the vectors that any of its rows sees, the
 //!   product with the values to the very keys. Tiles that all rows see skip hiding, and a problem with nothing but a
 //!   positive scale skips the options: the scale goes into the exponent's multiplication.
@@ -71,9 +78,9 @@
 //! # Instruction sets
 //!
 //! The kernel is written once, over the trait `Simd` of `simd/mod.rs`; `simd/avx512.rs`, `avx2.rs`, `neon.rs` and
-//! `portable.rs` implement it for f32 and f64. Inner loops are `Job`s, inlined into the one shell of an instruction set that
+//! `portable.rs` implement it for f32 and f64 (`avx512.rs` once more for pairs of bf16). Inner loops are `Job`s, inlined into the one shell of an instruction set that
 //! carries `#[target_feature]`. With the feature `neon-model` the NEON kernel runs on any CPU, on NEON's instructions modelled in
-//! plain Rust (`simd/neon_model.rs`): for tests, slowly. f16 and bf16 are widened to f32 as they are packed or loaded.
+//! plain Rust (`simd/neon_model.rs`): for tests, slowly. Elsewhere f16 and bf16 are widened to f32 as they are packed or loaded.
 //!
 //! # Constants
 //!
@@ -82,17 +89,26 @@
 //! | `ROWS` × `TILE_VECTORS` | 6 × 4, 6 × 2 | fills the 32 registers of AVX-512 and NEON, or the 16 of AVX2 |
 //! | `BLOCK` | 512 keys | scores of a strip in L1, keys and values in L2; 2% over 256 keys |
 //! | `BLOCK_BYTES` | 512 KB | keys and values of a block for large dimensions: half an L2 of 1 MB |
+//! | `PIECE` | 32 | dimensions of a strip's queries side by side: one stream of addresses, a constant row distance; 64 leaves half unused at 32 |
 //! | `STRIDE` | `BLOCK` + 16 | constant row distance of the broadcast operand: one address register; no aliasing at 4 KB |
 //! | `TASK_ROWS` | 768 | rows that share a packed block; their accumulators take 192 KB at value_dim 64 |
 //! | `SHORT_ROWS`, `ENOUGH_TASKS` | 192, 32 | shorter tasks where there would be too few for many threads |
-//! | `DOT_ROWS` | 4 | above, packing a key costs less than adding up the vectors of each product |
+//! | `SPLIT_KEYS` | 1024 | fewest keys of a part, where there are fewer than `ENOUGH_TASKS` tasks; joining costs 1% |
+//! | `FEW_ROWS` | 8 | above, packing a key costs less than adding up the vectors of each product |
+//! | `STREAMS` | 4 | places read by turns; twice the speed of one where keys come from memory |
+//! | `LYING_KEYS` | 16 | values of each stream for which all rows are accumulated while they are in the first-level cache |
 //! | `SERIAL_PRODUCTS` | 2²⁰ | below, a second thread takes longer to wake than the work takes |
 //!
 //! # What was tried and left out
 //!
 //! - A polynomial of degree 5 for 2ˣ: no faster within the noise, and 1 ulp worse.
-//! - Prefetching the next block, or the tile's operand ahead of its use: up to 4% faster on a busy core, 6% slower on an
-//!   idle one, since the loads compete for the same ports.
+//! - Prefetching the next block, the next keys to be packed, or the tile's operand ahead of its use: nothing to 4% on a busy core, up to
+//!   6% lost on an idle one. Prefetching while decoding, at any distance and into any level: up to 15% lost. An address asked for so takes
+//!   one of the few places for misses of the first level, and those the core's own prefetchers fill do not.
+//! - A cheaper 2ˣ in AVX-512 (`vreduceps`, `vscalefps` on the remainder, a table in a register): instructions for the multipliers and for the
+//!   adders are in balance, and every variant only moves some from the one to the other.
+//! - Staging a strip's queries again for each block, as it was: 2–3% of the whole at head_dim 64.
+//! - Clearing the scratch when a call begins: most of the time of a short decode, and it drives keys out of the cache.
 //! - Values read as they lie for many rows: allocators give addresses at 16 bytes past a cache line, and every load of a
 //!   512-bit vector then touches two lines, 13% of the product. Packing them costs 2–3%.
 
@@ -102,6 +118,7 @@ mod forward;
 mod isa;
 mod kernel;
 mod math;
+mod partial;
 mod problem;
 mod schedule;
 mod scratch;

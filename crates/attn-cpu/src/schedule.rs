@@ -9,7 +9,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::element::{Element, Loads};
-use crate::kernel::{BLOCK, BLOCK_BYTES, ROWS, STRIDE};
+use crate::kernel::{BLOCK, BLOCK_BYTES, PIECE, ROWS, STRIDE};
+use crate::partial::{Partials, State};
 use crate::problem::{Attention, Blocks, Dims, EMPTY, MASK_BLOCK};
 use crate::simd::Simd;
 use crate::task::{Row, Strip, Worker};
@@ -26,6 +27,9 @@ const SHORT_BLOCK: usize = 64;
 
 /// Tasks that keep a good number of threads busy and the last of them short. Below, tasks are made of fewer rows.
 const ENOUGH_TASKS: usize = 32;
+
+/// Fewest keys that the keys of a task are split into where there are too few tasks. Joining the parts then costs 1%.
+const SPLIT_KEYS: usize = 1024;
 
 /// Most bytes of a task's accumulators, for large value_dim.
 const TASK_BYTES: usize = 384 << 10;
@@ -47,11 +51,18 @@ pub struct Geometry {
     pub(crate) lanes: usize,
     pub(crate) tile_keys: usize,
     pub(crate) accum_bytes: usize,
+    /// Numbers in a unit of a packed operand.
+    pub(crate) per_unit: usize,
 }
 
 impl Geometry {
     pub(crate) fn of<S: Simd>() -> Self {
-        Self { lanes: S::LANES, tile_keys: S::LANES * S::TILE_VECTORS, accum_bytes: size_of::<S::A>() }
+        Self {
+            lanes: S::LANES,
+            tile_keys: S::LANES * S::TILE_VECTORS,
+            accum_bytes: size_of::<S::A>(),
+            per_unit: if S::PAIRS { 2 } else { 1 },
+        }
     }
 }
 
@@ -66,13 +77,20 @@ pub(crate) struct Layout {
     pub blocks: usize,
     /// Tasks in all.
     pub tasks: usize,
+    /// Parts that the keys of each task are split into.
+    pub splits: usize,
+    /// Keys of a part.
+    pub split_keys: usize,
     /// `value_dim` rounded up to whole vectors.
     pub value_width: usize,
     /// Keys that a block has room for.
     pub block_keys: usize,
+    /// Units of a packed query or key.
+    pub head_units: usize,
     lanes: usize,
     accum_bytes: usize,
-    head_dim: usize,
+    /// Numbers in a unit.
+    pub per_unit: usize,
 }
 
 impl Layout {
@@ -80,7 +98,9 @@ impl Layout {
         let group = dims.heads.checked_div(dims.kv_heads).unwrap_or(0);
         let rows = dims.query_len.saturating_mul(group);
         let value_width = dims.value_dim.saturating_add(geometry.lanes - 1) / geometry.lanes * geometry.lanes;
-        let key_bytes = value_width.saturating_add(dims.head_dim).saturating_mul(geometry.accum_bytes).max(1);
+        let head_units = dims.head_dim.div_ceil(geometry.per_unit);
+        let unit_bytes = geometry.accum_bytes / geometry.per_unit;
+        let key_bytes = value_width.saturating_add(dims.head_dim).saturating_mul(unit_bytes).max(1);
         let block_keys = (BLOCK_BYTES / key_bytes).clamp(SHORT_BLOCK, BLOCK).min(dims.key_len);
         let groups = dims.batch.saturating_mul(dims.kv_heads).max(1);
         let row_bytes = value_width.saturating_mul(geometry.accum_bytes).max(1);
@@ -90,32 +110,49 @@ impl Layout {
         let blocks = rows.div_ceil(wanted);
         let task_rows = rows.div_ceil(blocks.max(1)).next_multiple_of(ROWS);
         let blocks = rows.div_ceil(task_rows.max(1));
+        let tasks = blocks.saturating_mul(dims.batch.saturating_mul(dims.kv_heads));
+        let splits = (ENOUGH_TASKS / tasks.max(1)).min(dims.key_len / SPLIT_KEYS).max(1);
+        let split_keys = dims.key_len.div_ceil(splits).saturating_add(MASK_BLOCK - 1) / MASK_BLOCK * MASK_BLOCK;
+        let splits = dims.key_len.div_ceil(split_keys.max(1)).max(1);
         Self {
             group,
             task_rows,
             blocks,
-            tasks: blocks.saturating_mul(dims.batch.saturating_mul(dims.kv_heads)),
+            tasks,
+            splits,
+            split_keys,
             value_width,
             block_keys: block_keys.next_multiple_of(geometry.tile_keys).next_multiple_of(MASK_BLOCK),
             lanes: geometry.lanes,
             accum_bytes: geometry.accum_bytes,
-            head_dim: dims.head_dim,
+            per_unit: geometry.per_unit,
+            head_units,
         }
     }
 
     /// Accumulators in each part of a worker's scratch: panels, stage, query, scores, addend, values, acc, max, sum.
     pub(crate) fn parts(&self) -> [usize; 9] {
         [
-            self.block_keys.saturating_mul(self.head_dim),
-            self.lanes.saturating_mul(self.head_dim),
-            self.head_dim.div_ceil(BLOCK).saturating_mul(STRIDE * ROWS),
+            self.block_keys.saturating_mul(self.head_units),
+            self.lanes.saturating_mul(self.head_units),
+            self.task_rows.saturating_mul(self.query_width()),
             STRIDE * ROWS,
             BLOCK,
-            self.block_keys.saturating_mul(self.value_width),
+            self.block_keys.div_ceil(self.per_unit).saturating_mul(self.value_width),
             self.task_rows.saturating_mul(self.value_width),
             self.task_rows,
             self.task_rows.saturating_mul(self.lanes),
         ]
+    }
+
+    /// Units of so many packed numbers.
+    pub(crate) fn units(&self, numbers: usize) -> usize {
+        numbers.div_ceil(self.per_unit)
+    }
+
+    /// Units between the queries of two rows.
+    pub(crate) fn query_width(&self) -> usize {
+        pieces(self.head_units)
     }
 
     /// Bytes that `threads` workers and the list of tasks take.
@@ -127,8 +164,23 @@ impl Layout {
         let rows = (self.task_rows as u64).saturating_mul(size_of::<Row>() as u64);
         let strips = (self.task_rows.div_ceil(ROWS) as u64).saturating_mul(size_of::<Strip>() as u64);
         let worker = parts.saturating_mul(self.accum_bytes as u64).saturating_add(rows).saturating_add(strips);
-        let list = (self.tasks as u64).saturating_mul(size_of::<(u64, usize)>() as u64);
-        worker.saturating_mul(threads.clamp(1, self.tasks.max(1)) as u64).saturating_add(list)
+        let items = self.tasks.saturating_mul(self.splits);
+        let list = (items as u64).saturating_mul(size_of::<(u64, usize)>() as u64);
+        let [acc, states, done] = self.partial_parts().map(|part| part as u64);
+        let partial = acc
+            .saturating_mul(self.accum_bytes as u64)
+            .saturating_add(states.saturating_mul(size_of::<State>() as u64))
+            .saturating_add(done.saturating_mul(size_of::<AtomicUsize>() as u64));
+        worker.saturating_mul(threads.clamp(1, items.max(1)) as u64).saturating_add(list).saturating_add(partial)
+    }
+
+    /// Accumulators, states and counters of the partial results, where keys are split.
+    pub(crate) fn partial_parts(&self) -> [usize; 3] {
+        if self.splits == 1 {
+            return [0; 3];
+        }
+        let rows = self.tasks.saturating_mul(self.splits).saturating_mul(self.task_rows);
+        [rows.saturating_mul(self.value_width), rows, self.tasks]
     }
 }
 
@@ -144,14 +196,16 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(mut call: Call<'_, T, S
     let products = products * (dims.head_dim as u128 + dims.value_dim as u128);
     let workers = match products {
         0..SERIAL_PRODUCTS => 1,
-        _ => rayon::current_num_threads().min(layout.tasks),
+        _ => rayon::current_num_threads().min(order.len()),
     };
     let out = Output { out: call.out.as_mut_ptr(), lse: call.lse.as_mut().map(|lse| lse.as_mut_ptr()) };
+    let mut partials = Partials::new(&layout);
+    let partials = partials.shared();
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut worker = Worker::<S, T>::new(call.problem, dims, layout, out);
-        while let Some((_, task)) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            worker.task(*task);
+        let mut worker = Worker::<S, T>::new(call.problem, dims, layout, out, partials);
+        while let Some((_, item)) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            worker.item(item / layout.splits, item % layout.splits);
         }
     };
     if workers == 1 {
@@ -165,15 +219,23 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(mut call: Call<'_, T, S
     });
 }
 
-/// Every task with its cost (pairs of a query and a key), the costliest first, so that the last to finish are small.
+/// A number of units rounded up to whole pieces.
+fn pieces(units: usize) -> usize {
+    units.saturating_add(PIECE - 1) / PIECE * PIECE
+}
+
+/// Every part of every task with its cost (pairs of a query and a key), the costliest first, so that the last to finish are small.
 fn order<T: Element>(problem: &Attention<'_, T>, dims: &Dims, layout: &Layout) -> Vec<(u64, usize)> {
     let rows = dims.query_len * layout.group;
-    let cost = |task: usize| {
+    let cost = |item: usize| {
+        let (task, part) = (item / layout.splits, item % layout.splits);
         let band = &problem.bands[task / layout.blocks / dims.kv_heads];
         let first = task % layout.blocks * layout.task_rows;
         let last = (first + layout.task_rows).min(rows) - 1;
         let (a, b) = (band.visible(first / layout.group), band.visible(last / layout.group));
-        let (start, end) = (a.0.min(b.0), b.1.max(a.1));
+        let part = part * layout.split_keys..(part + 1) * layout.split_keys;
+        let start = a.0.min(b.0).max(part.start);
+        let end = b.1.max(a.1).min(part.end).max(start);
         let seen = match &problem.blocks {
             None => (end - start) as u64,
             Some(blocks) => {
@@ -183,7 +245,7 @@ fn order<T: Element>(problem: &Attention<'_, T>, dims: &Dims, layout: &Layout) -
         };
         (last + 1 - first) as u64 * seen
     };
-    let mut order: Vec<_> = (0..layout.tasks).map(|task| (cost(task), task)).collect();
+    let mut order: Vec<_> = (0..layout.tasks * layout.splits).map(|item| (cost(item), item)).collect();
     order.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
     order
 }

@@ -1,44 +1,74 @@
 //! A worker's scratch: one allocation, cut into parts that start on cache lines.
+//!
+//! Nothing is cleared that is written before it is read: a call of a few microseconds would spend most of them on that.
+
+use std::mem::MaybeUninit;
 
 use crate::kernel::{BLOCK, ROWS, STRIDE};
 use crate::math::Float;
 
-/// The parts, as offsets into one buffer. All numbers start as 0.
+/// The parts, as offsets into one buffer.
 #[derive(Debug)]
 pub(crate) struct Scratch<A> {
-    buffer: Vec<A>,
+    buffer: Box<[MaybeUninit<A>]>,
     /// Offsets of: panels, stage, query, scores, addend, values, acc, max, sum, and the end.
     at: [usize; 10],
     factor: [A; ROWS],
-    ones: [A; ROWS],
 }
 
 const LINE: usize = 64;
 
 impl<A: Float> Scratch<A> {
-    /// Makes room for parts of the given lengths.
+    /// Makes room for parts of the given lengths. Scores and addends start as 0: of both, whole vectors are read where keys end.
     pub(crate) fn new(parts: [usize; 9]) -> Self {
         let line = LINE / size_of::<A>();
         let total: usize = parts.iter().map(|part| part.next_multiple_of(line)).sum();
-        let buffer = vec![A::ZERO; total + line];
+        let buffer = Box::new_uninit_slice(total + line);
         let mut at = [0; 10];
         at[0] = (LINE - buffer.as_ptr() as usize % LINE) % LINE / size_of::<A>();
         for (i, part) in parts.iter().enumerate() {
             at[i + 1] = at[i] + part.next_multiple_of(line);
         }
-        Self { buffer, at, factor: [A::ZERO; ROWS], ones: [A::from_f64(1.0); ROWS] }
+        let mut scratch = Self { buffer, at, factor: [A::ZERO; ROWS] };
+        scratch.fill(3, A::ZERO);
+        scratch.fill(4, A::ZERO);
+        scratch
     }
 
     /// Forgets what was accumulated: accumulators and sums 0, maxima −∞.
     pub(crate) fn reset(&mut self) {
-        self.buffer[self.at[6]..self.at[7]].fill(A::ZERO);
-        self.buffer[self.at[7]..self.at[8]].fill(A::NEG_INFINITY);
-        self.buffer[self.at[8]..self.at[9]].fill(A::ZERO);
+        self.fill(6, A::ZERO);
+        self.fill(7, A::NEG_INFINITY);
+        self.fill(8, A::ZERO);
+    }
+
+    fn fill(&mut self, part: usize, x: A) {
+        self.buffer[self.at[part]..self.at[part + 1]].fill(MaybeUninit::new(x));
+    }
+
+    /// Numbers of a part, from an index on.
+    ///
+    /// # Safety
+    /// They have been written.
+    unsafe fn slice(&self, part: usize, index: usize, count: usize) -> &[A] {
+        let range = self.at[part] + index..self.at[part] + index + count;
+        // SAFETY: the caller's word.
+        unsafe { self.buffer[range].assume_init_ref() }
+    }
+
+    /// The same, to be changed.
+    ///
+    /// # Safety
+    /// They have been written.
+    unsafe fn slice_mut(&mut self, part: usize, index: usize, count: usize) -> &mut [A] {
+        let range = self.at[part] + index..self.at[part] + index + count;
+        // SAFETY: the caller's word.
+        unsafe { self.buffer[range].assume_init_mut() }
     }
 
     fn part(&mut self, part: usize, index: usize) -> *mut A {
         debug_assert!(self.at[part] + index <= self.at[part + 1]);
-        self.buffer.as_mut_ptr().wrapping_add(self.at[part] + index)
+        self.buffer.as_mut_ptr().wrapping_add(self.at[part] + index).cast()
     }
 
     /// Packed keys of a block, `[panels, head_dim, keys of a panel]`.
@@ -51,9 +81,9 @@ impl<A: Float> Scratch<A> {
         self.part(1, 0)
     }
 
-    /// A strip's queries in pieces of `BLOCK` dimensions, each `[ROWS, STRIDE]`.
-    pub(crate) fn query(&mut self) -> *mut A {
-        self.part(2, 0)
+    /// The task's queries, strip by strip in pieces of `PIECE` dimensions, each `[ROWS, PIECE]`; from an element on.
+    pub(crate) fn query(&mut self, index: usize) -> *mut A {
+        self.part(2, index)
     }
 
     /// A strip's scores, `[ROWS, STRIDE]`, from a row and column on.
@@ -63,7 +93,8 @@ impl<A: Float> Scratch<A> {
 
     /// A row of a strip's scores.
     pub(crate) fn row(&mut self, row: usize) -> &mut [A] {
-        &mut self.buffer[self.at[3] + row * STRIDE..][..BLOCK]
+        // SAFETY: scores start as 0.
+        unsafe { self.slice_mut(3, row * STRIDE, BLOCK) }
     }
 
     /// Bias and mask of a row, `[BLOCK]`.
@@ -96,20 +127,15 @@ impl<A: Float> Scratch<A> {
         self.factor.as_mut_ptr()
     }
 
-    /// Factors of 1, `[ROWS]`.
-    pub(crate) fn ones(&self) -> *const A {
-        self.ones.as_ptr()
-    }
-
     /// The maximum of a row and the numbers that add up to its sum.
     pub(crate) fn state(&self, row: usize, lanes: usize) -> (A, &[A]) {
-        (self.buffer[self.at[7] + row], &self.buffer[self.at[8] + row * lanes..][..lanes])
+        // SAFETY: maxima and sums are written by `reset`, before every task.
+        unsafe { (self.slice(7, row, 1)[0], self.slice(8, row * lanes, lanes)) }
     }
 
-    /// Strip row `row`'s weights, its accumulators (`width` from `acc` on), and its factor.
-    pub(crate) fn careful(&mut self, row: usize, acc: usize, width: usize) -> (&[A], &mut [A], A) {
-        let (before, after) = self.buffer.split_at_mut(self.at[6]);
-        let weights = &before[self.at[3] + row * STRIDE..][..BLOCK];
-        (weights, &mut after[acc..acc + width], self.factor[row])
+    /// `width` accumulators from `acc` on.
+    pub(crate) fn accumulators(&mut self, acc: usize, width: usize) -> &mut [A] {
+        // SAFETY: accumulators are written by `reset`, before every task.
+        unsafe { self.slice_mut(6, acc, width) }
     }
 }

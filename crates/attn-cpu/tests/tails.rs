@@ -97,3 +97,57 @@ fn no_batch_no_heads() {
     check_all(&Owned::<f32>::plain(Dims { heads: 0, ..BASE }, 0));
     check_all(&Owned::<f32>::plain(Dims { heads: 0, kv_heads: 0, ..BASE }, 0));
 }
+
+/// Keys split among threads, joined again: few rows, more keys than two parts have, rows that see keys of some parts alone, sinks, and
+/// poison in hidden keys that no part may let through.
+#[test]
+fn keys_in_parts() {
+    for (seed, key_len) in [2047, 2048, 2049, 2113, 3000, 4099].into_iter().enumerate() {
+        for query_len in [1, 3, 5, 9] {
+            let dims = Dims { query_len, key_len, value_dim: 16, ..BASE };
+            in_parts::<f32>(dims, seed as u64);
+            if query_len > 1 {
+                in_parts::<f64>(dims, seed as u64);
+                in_parts::<f16>(dims, seed as u64);
+                in_parts::<bf16>(Dims { head_dim: 34, value_dim: 48, ..dims }, seed as u64);
+            }
+        }
+    }
+}
+
+fn in_parts<T: Real>(dims: Dims, seed: u64) {
+    let offset = dims.key_len as i64 - dims.query_len as i64;
+    let mut owned = Owned::<T>::laid(dims, if seed.is_multiple_of(2) { Lay::Plain } else { Lay::Padded }, seed);
+    check_all(&owned);
+    owned.sinks = Some(vec![T::of(2.0); dims.heads]);
+    for band in [
+        Band { offset, lower: None, upper: Some(0), keys: dims.key_len },
+        Band { offset, lower: Some(-700), upper: Some(0), keys: dims.key_len - 3 },
+        Band { offset: 1030, lower: Some(-2), upper: Some(1), keys: dims.key_len },
+        Band { offset: -2, lower: None, upper: Some(0), keys: dims.key_len },
+    ] {
+        owned.bands = vec![band];
+        check_all(&owned);
+    }
+    owned.bands = vec![Band::full(1500)];
+    for j in 1500..dims.key_len {
+        for g in 0..dims.kv_heads {
+            (0..dims.head_dim).for_each(|d| owned.key.set([0, g, j, d], T::of(f64::NAN)));
+            (0..dims.value_dim).for_each(|e| owned.value.set([0, g, j, e], T::of(f64::INFINITY)));
+        }
+    }
+    check_all(&owned);
+}
+
+/// Values wider than the product of a few rows takes at once, and rows of which it takes two at a time.
+#[test]
+fn few_rows_and_wide_values() {
+    for value_dim in [16, 32, 48, 96, 112, 128, 144, 272] {
+        for query_len in [1, 2, 4] {
+            let dims = Dims { query_len, value_dim, key_len: 75, head_dim: 40, ..BASE };
+            check_all(&Owned::<f32>::plain(dims, value_dim as u64));
+            check_all(&Owned::<f16>::plain(dims, value_dim as u64));
+            check_all(&Owned::<bf16>::plain(Dims { head_dim: 41, ..dims }, value_dim as u64));
+        }
+    }
+}

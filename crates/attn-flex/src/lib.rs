@@ -12,6 +12,7 @@ pub struct FlexMemory;
 /// The kernels of this backend, the preferred one first.
 pub static KERNELS: &[&dyn AttentionKernel<Flex>] = &[
     &CpuKernel::<FlexMemory>::BEST,
+    &CpuKernel::<FlexMemory>::AVX512_BF16,
     &CpuKernel::<FlexMemory>::AVX512,
     &CpuKernel::<FlexMemory>::AVX2,
     &CpuKernel::<FlexMemory>::NEON,

@@ -15,6 +15,9 @@ use crate::memory::{self, HostElement, HostMemory, failed};
 
 /// The kernel named `cpu`, which takes the best instructions this machine has, or one named after a fixed set of instructions.
 ///
+/// Where the CPU has dot products of bf16, bf16 problems of more than a few rows use them: sums are f32, and each weight is rounded to
+/// bf16 before it multiplies a value, as the output is.
+///
 /// It serves the whole contract forward, in every element type. It has no backward pass: gradients come from the composite.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuKernel<M> {
@@ -25,6 +28,8 @@ pub struct CpuKernel<M> {
 impl<M: HostMemory> CpuKernel<M> {
     /// The best instructions of this machine.
     pub const BEST: Self = Self::new(None);
+    /// AVX-512F with the dot products of AVX512-BF16, which serve bf16; other types are computed as by [`CpuKernel::AVX512`].
+    pub const AVX512_BF16: Self = Self::new(Some(Isa::Avx512Bf16));
     /// AVX-512F only.
     pub const AVX512: Self = Self::new(Some(Isa::Avx512));
     /// AVX2 and FMA only.
@@ -43,6 +48,7 @@ impl<M: HostMemory> AttentionKernel<M::Backend> for CpuKernel<M> {
     fn name(&self) -> &'static str {
         match self.isa {
             None => "cpu",
+            Some(Isa::Avx512Bf16) => "cpu-avx512-bf16",
             Some(Isa::Avx512) => "cpu-avx512",
             Some(Isa::Avx2) => "cpu-avx2",
             Some(Isa::Neon) => "cpu-neon",

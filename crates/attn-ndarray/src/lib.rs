@@ -18,6 +18,7 @@ pub struct NdArrayMemory;
 /// The kernels of this backend, the preferred one first.
 pub static KERNELS: &[&dyn AttentionKernel<NdArray>] = &[
     &CpuKernel::<NdArrayMemory>::BEST,
+    &CpuKernel::<NdArrayMemory>::AVX512_BF16,
     &CpuKernel::<NdArrayMemory>::AVX512,
     &CpuKernel::<NdArrayMemory>::AVX2,
     &CpuKernel::<NdArrayMemory>::NEON,

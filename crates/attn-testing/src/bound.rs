@@ -8,7 +8,7 @@
 //! score s                    that, times |scale|, through softcap's slope, plus u times what each addition carries
 //! p = exp(s − m)             relative: error of s + u·(|s| + 2·|s − m|) + 4u
 //! l = Σ p                    relative: Σ w·(that of p) + g(n)·u
-//! weight, lse, out           from these; out once more t·|out|, since it is stored
+//! weight, lse, out           from these; out once more t·|out|, since it is stored, and t·Σ w·|v| where weights are rounded first
 //! gradients                  the same rules through the backward's formulas, where the output and its gradient come stored in
 //!                            the tensors' type; the parts by out and by lse are stored, added, and stored again
 //! ```
@@ -31,12 +31,23 @@ struct Units {
     accumulation: f64,
     /// Of the tensors' type where it is narrower than the accumulation type, else 0.
     stored: f64,
+    /// Of the weights as they multiply values, where that is not the accumulation type.
+    weights: f64,
     /// What a result near 0 may lose to underflow.
     floor: f64,
 }
 
+/// In what weights multiply values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// In the accumulation type.
+    Wide,
+    /// Each weight rounded to the tensors' type, sums in the accumulation type: what products of pairs of bf16 take.
+    Rounded,
+}
+
 impl Units {
-    fn of(dtype: FloatDType) -> Self {
+    fn of(dtype: FloatDType, products: Products) -> Self {
         let (single, double) = (2f64.powi(-24), 2f64.powi(-53));
         let (accumulation, stored, floor) = match dtype {
             FloatDType::F64 => (double, 0.0, 1e-300),
@@ -45,7 +56,8 @@ impl Units {
             FloatDType::F16 => (single, 2f64.powi(-11), 2f64.powi(-25)),
             FloatDType::BF16 => (single, 2f64.powi(-8), 1e-36),
         };
-        Self { accumulation: accumulation + double, stored, floor }
+        let weights = if products == Products::Rounded { stored } else { 0.0 };
+        Self { accumulation: accumulation + double, stored, weights, floor }
     }
 
     /// Bound of a sum of `n` terms whose magnitudes add up to `magnitude`.
@@ -72,7 +84,15 @@ struct Bounded {
 /// # Panics
 /// Where the problem breaks the contract; check it first.
 pub fn bounds(problem: &HostProblem, ask: &Ask) -> Answer {
-    evaluate(problem, ask).1
+    bounds_with(problem, ask, Products::Wide)
+}
+
+/// The bounds for a kernel that multiplies weights with values so.
+///
+/// # Panics
+/// As [`bounds`].
+pub fn bounds_with(problem: &HostProblem, ask: &Ask, products: Products) -> Answer {
+    evaluate_with(problem, ask, products).1
 }
 
 /// The answer, by a second writing of the contract apart from the reference's, and the bounds.
@@ -80,7 +100,11 @@ pub fn bounds(problem: &HostProblem, ask: &Ask) -> Answer {
 /// # Panics
 /// As [`bounds`].
 pub fn evaluate(problem: &HostProblem, ask: &Ask) -> (Answer, Answer) {
-    let units = Units::of(problem.dtype);
+    evaluate_with(problem, ask, Products::Wide)
+}
+
+fn evaluate_with(problem: &HostProblem, ask: &Ask, products: Products) -> (Answer, Answer) {
+    let units = Units::of(problem.dtype, products);
     let dims = &problem.dims;
     let (mut values, mut errors) = (Parts::default(), Parts::default());
     let mut sums = ask.gradients.iter().flat_map(|upstream| backward::Sums::of(problem, upstream)).collect::<Vec<_>>();

@@ -4,6 +4,7 @@ use attn::Attention;
 use attn_core::reference;
 use burn::tensor::{Device, FloatDType, Tensor};
 
+use crate::bound::Products;
 use crate::host::{Answer, Ask, HostProblem};
 use crate::run::{self, Layouts, Target};
 
@@ -26,7 +27,7 @@ enum Kind {
 pub const DEFAULT: [&str; 2] = ["ndarray", "flex"];
 
 /// Every engine's name.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "ndarray",
     "flex",
     "tch",
@@ -34,11 +35,15 @@ pub const NAMES: [&str; 11] = [
     "cuda",
     "composite",
     "reference",
+    "cpu-avx512-bf16",
     "cpu-avx512",
     "cpu-avx2",
     "cpu-neon",
     "cpu-portable",
 ];
+
+/// The kernel that multiplies pairs of bf16, which `cpu` is where it can be.
+const PAIRS: &str = "cpu-avx512-bf16";
 
 impl Engine {
     /// The engine of that name.
@@ -82,6 +87,15 @@ impl Engine {
         let Kind::Tensors(Target { device, forward: Some(kernel), .. }) = &self.kind else { return None };
         let one = || Tensor::<4>::zeros([1, 1, 1, 1], device);
         Attention::new(one(), one(), one()).kernel(*kernel).plan().err().map(|error| error.to_string())
+    }
+
+    /// How it multiplies weights with values of that type: what a bound of its errors has to know.
+    pub fn products(&self, dtype: FloatDType) -> Products {
+        let pairs = || Self::named(PAIRS).is_ok_and(|engine| engine.unavailable().is_none());
+        match self.name {
+            PAIRS | "ndarray" | "flex" if dtype == FloatDType::BF16 && pairs() => Products::Rounded,
+            _ => Products::Wide,
+        }
     }
 
     /// Whether it has tensors of that type. The reference takes any, since it widens them.

@@ -1,16 +1,17 @@
 //! Scores of a few queries straight from the keys as they lie, for decoding: packing would cost more than the products.
 //!
-//! Four keys at a time, each read once as vectors along its dimensions and multiplied with every query; the vector of
-//! partial sums of each pair is added up at the end.
+//! Four keys at a time, each read once as vectors along its dimensions and multiplied with every query; the vectors of
+//! partial sums of four pairs are added up together at the end. The four keys are those of four streams (`lying.rs`).
 
 use crate::element::{Kernel, Loads};
-use crate::kernel::{BLOCK, ROWS, STRIDE};
+use crate::kernel::lying::STREAMS;
+use crate::kernel::{PIECE, ROWS};
 use crate::math::Float;
 use crate::simd::{Job, Simd};
 
 /// The operands: `scores[r][j] = query[r] · key[j]`.
 pub(crate) struct Dot<S: Simd, T> {
-    /// Pieces of [`BLOCK`] dimensions, each `[ROWS, STRIDE]`.
+    /// Pieces of [`PIECE`] units, each `[ROWS, PIECE]`, filled up with 0.
     pub query: *const S::A,
     pub dims: usize,
     /// `[count, dims]`, the last axis contiguous.
@@ -22,20 +23,18 @@ pub(crate) struct Dot<S: Simd, T> {
     pub stride: usize,
 }
 
-/// Keys that go through together: enough independent sums to hide the latency of the additions for a single query.
-const KEYS: usize = 4;
-
-/// Runs the products for `rows` (rounded up to 1, 2 or 4).
+/// Runs the products for `rows` (rounded up to 1, 2, 4 or 6).
 ///
 /// # Safety
 /// The CPU has the instruction set of `S`, and the operands are valid for that many rows.
-pub(crate) unsafe fn run<S: Loads<T>, T: Kernel<Wide = S::A> + Copy>(rows: usize, dot: Dot<S, T>) {
+pub(crate) unsafe fn run<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default>(rows: usize, dot: Dot<S, T>) {
     // SAFETY: passed on from the caller.
     unsafe {
         match rows {
             0 | 1 => S::enter(Rows::<S, T, 1>(dot)),
             2 => S::enter(Rows::<S, T, 2>(dot)),
-            _ => S::enter(Rows::<S, T, 4>(dot)),
+            3 | 4 => S::enter(Rows::<S, T, 4>(dot)),
+            _ => S::enter(Rows::<S, T, 6>(dot)),
         }
     }
 }
@@ -43,61 +42,87 @@ pub(crate) unsafe fn run<S: Loads<T>, T: Kernel<Wide = S::A> + Copy>(rows: usize
 /// The products with a number of rows that the compiler knows.
 struct Rows<S: Simd, T, const R: usize>(Dot<S, T>);
 
-impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize> Job<S> for Rows<S, T, R> {
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, const R: usize> Job<S> for Rows<S, T, R> {
     type Out = ();
 
     #[inline(always)]
     unsafe fn run(self) {
-        let mut key = 0;
-        // SAFETY: keys `key..key + KEYS` or the single `key` exist.
+        let part = self.0.count / STREAMS;
+        // SAFETY: the keys `key + part·k` for k below STREAMS, and the last few, exist.
         unsafe {
-            while key + KEYS <= self.0.count {
-                self.keys::<KEYS>(key);
-                key += KEYS;
+            for key in 0..part {
+                self.keys::<STREAMS>(key, part);
             }
-            while key < self.0.count {
-                self.keys::<1>(key);
-                key += 1;
+            for key in part * STREAMS..self.0.count {
+                self.keys::<1>(key, 0);
             }
         }
     }
 }
 
-impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize> Rows<S, T, R> {
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, const R: usize> Rows<S, T, R> {
     #[inline(always)]
-    unsafe fn keys<const K: usize>(&self, first: usize) {
+    unsafe fn keys<const K: usize>(&self, first: usize, apart: usize) {
         let d = &self.0;
-        // SAFETY: dimensions stay below `dims`, keys below `count`, rows below R.
+        let per_unit = if S::PAIRS { 2 } else { 1 };
+        let units = d.dims / per_unit;
+        // SAFETY: whole units of dimensions stay below `dims`, keys below `count`, rows below R. Prefetching never faults.
         unsafe {
             let keys = d.keys.add(first * d.key_stride);
             let mut acc = [[S::splat(S::A::ZERO); K]; R];
-            let mut dim = 0;
-            while dim + S::LANES <= d.dims {
-                let key: [S::V; K] = std::array::from_fn(|k| S::load_from(keys.add(k * d.key_stride + dim)));
+            let mut unit = 0;
+            while unit < units {
+                let left = units - unit;
+                let key: [S::V; K] = std::array::from_fn(|k| {
+                    let from = keys.add(k * apart * d.key_stride + unit * per_unit);
+                    load_units::<S, T>(from, left)
+                });
                 for (r, row) in acc.iter_mut().enumerate() {
-                    let query = S::load(d.query.add(at(r, dim)));
+                    let query = S::load(d.query.add(at(r, unit)));
                     for (x, key) in row.iter_mut().zip(key) {
-                        *x = S::fma(query, key, *x);
+                        *x = S::mac(query, key, *x);
                     }
                 }
-                dim += S::LANES;
+                unit += S::LANES;
             }
             for (r, row) in acc.iter().enumerate() {
-                for (k, x) in row.iter().enumerate() {
-                    let mut sum = S::reduce_add(*x);
-                    for dim in dim..d.dims {
-                        let key = (*keys.add(k * d.key_stride + dim)).widen();
-                        sum = sum + *d.query.add(at(r, dim)) * key;
+                let to = d.scores.add(r * d.stride + first);
+                if let [a, b, c, d] = row[..] {
+                    let mut sums = [S::A::ZERO; 4];
+                    S::sums([a, b, c, d], sums.as_mut_ptr());
+                    sums.into_iter().enumerate().for_each(|(k, sum)| *to.add(k * apart) = sum);
+                } else {
+                    row.iter().enumerate().for_each(|(k, x)| *to.add(k * apart) = S::reduce_add(*x));
+                }
+                if units * per_unit < d.dims {
+                    // The last dimension of an odd number, half a unit.
+                    let query = (*d.query.add(at(r, units)).cast::<T>()).widen();
+                    for k in 0..K {
+                        let to = to.add(k * apart);
+                        *to = *to + query * (*keys.add(k * apart * d.key_stride + d.dims - 1)).widen();
                     }
-                    *d.scores.add(r * d.stride + first + k) = sum;
                 }
             }
         }
     }
 }
 
-/// Where row `r`'s dimension `dim` lies in the staged queries.
+/// A vector of units, or what is left of them and 0.
 #[inline(always)]
-fn at(r: usize, dim: usize) -> usize {
-    dim / BLOCK * ROWS * STRIDE + r * STRIDE + dim % BLOCK
+unsafe fn load_units<S: Loads<T>, T: Copy + Default>(from: *const T, left: usize) -> S::V {
+    // SAFETY: `from` is valid for `left` units.
+    unsafe {
+        match (S::PAIRS, left >= S::LANES) {
+            (true, true) => S::load(from.cast()),
+            (true, false) => S::load_part(from.cast(), left),
+            (false, true) => S::load_from(from),
+            (false, false) => S::load_part_from(from, left),
+        }
+    }
+}
+
+/// Where row `r`'s unit `unit` lies in the staged queries.
+#[inline(always)]
+fn at(r: usize, unit: usize) -> usize {
+    unit / PIECE * ROWS * PIECE + r * PIECE + unit % PIECE
 }

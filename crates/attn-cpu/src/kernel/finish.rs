@@ -38,3 +38,32 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Finish<S, T> {
         }
     }
 }
+
+/// One row of accumulators and where it is kept as it is.
+pub(crate) struct Keep<S: Simd> {
+    /// `[count]`, whole vectors.
+    pub acc: *const S::A,
+    pub count: usize,
+    /// `[count]`.
+    pub to: *mut S::A,
+}
+
+impl<S: Simd> Job<S> for Keep<S> {
+    /// Whether every number was finite.
+    type Out = bool;
+
+    #[inline(always)]
+    unsafe fn run(self) -> bool {
+        // SAFETY: both are valid for whole vectors.
+        unsafe {
+            let zero = S::splat(S::A::ZERO);
+            let mut check = zero;
+            for i in (0..self.count).step_by(S::LANES) {
+                let x = S::load(self.acc.add(i));
+                check = S::fma(x, zero, check);
+                S::store(self.to.add(i), x);
+            }
+            S::reduce_add(check) == S::A::ZERO
+        }
+    }
+}

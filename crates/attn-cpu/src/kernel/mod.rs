@@ -2,6 +2,7 @@
 
 pub(crate) mod dot;
 pub(crate) mod finish;
+pub(crate) mod lying;
 pub(crate) mod options;
 pub(crate) mod pack;
 pub(crate) mod softmax;
@@ -20,6 +21,10 @@ pub(crate) const BLOCK: usize = 512;
 /// Distance between the rows of a strip's scores, and of its staged queries. A block and a cache line, so that the rows
 /// don't fall on the same cache sets and stores of one row don't look like those of another (4 KB aliasing).
 pub(crate) const STRIDE: usize = BLOCK + 16;
+
+/// Dimensions of a strip's queries that lie side by side: `[ROWS, PIECE]`, then the next piece. So the queries of a task are one
+/// stream, and the distance of rows is a constant.
+pub(crate) const PIECE: usize = 32;
 
 /// Bytes of a block's keys and values together, for large dimensions: half of a second-level cache of 1 MB.
 pub(crate) const BLOCK_BYTES: usize = 512 << 10;

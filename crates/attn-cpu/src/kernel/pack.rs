@@ -1,11 +1,15 @@
-//! Bringing inputs into the form that the register tile reads: rows widened to accumulators, keys transposed into panels.
+//! Bringing inputs into the form that the register tile reads: rows of units, keys transposed into panels of them.
+//!
+//! A unit is one number widened to an accumulator, or two bf16 side by side where the instruction set multiplies pairs: two
+//! dimensions of a query or key, two keys of a weight or value.
 
 use crate::element::{Kernel, Loads};
-use crate::kernel::{BLOCK, ROWS, STRIDE};
+use crate::kernel::{PIECE, ROWS};
 use crate::simd::{Job, Simd};
 
-/// Widens `rows × count` elements to rows of `width ≥ count` accumulators, the rest filled with 0.
-pub(crate) struct Widen<S: Simd, T> {
+/// Packs `rows × count` elements as rows of `width ≥ count` units, the rest filled with 0: each row widened to accumulators, or two
+/// rows of bf16 interleaved, a row of 0 after the last.
+pub(crate) struct PackValues<S: Simd, T> {
     pub from: *const T,
     pub row_stride: usize,
     pub stride: usize,
@@ -15,14 +19,20 @@ pub(crate) struct Widen<S: Simd, T> {
     pub width: usize,
 }
 
-impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Widen<S, T> {
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> Job<S> for PackValues<S, T> {
     type Out = ();
 
     #[inline(always)]
     unsafe fn run(self) {
-        for row in 0..self.rows {
-            // SAFETY: `from` is valid for rows · count elements at its strides, `to` for rows · width accumulators.
-            unsafe {
+        // SAFETY: `from` is valid for rows · count elements at its strides, `to` for whole rows of units.
+        unsafe {
+            if S::PAIRS {
+                for row in (0..self.rows).step_by(2) {
+                    self.pair(row);
+                }
+                return;
+            }
+            for row in 0..self.rows {
                 let from = self.from.add(row * self.row_stride);
                 let to = self.to.add(row * self.width);
                 widen_row::<S, T>(from, self.stride, self.count, to);
@@ -34,8 +44,36 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Widen<S, T> {
     }
 }
 
-/// Widens a strip's rows of `count` elements to accumulators, rows of 0 after the last: pieces of [`BLOCK`] numbers, each
-/// `[ROWS, STRIDE]`, as the register tile takes them.
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> PackValues<S, T> {
+    /// Interleaves rows `row` and `row + 1`.
+    #[inline(always)]
+    unsafe fn pair(&self, row: usize) {
+        // SAFETY: as above; the second row is read only where it exists.
+        unsafe {
+            let from = self.from.add(row * self.row_stride);
+            let next = (row + 1 < self.rows).then(|| from.add(self.row_stride));
+            let to = self.to.add(row / 2 * self.width);
+            let zero = S::splat(S::A::default());
+            let mut i = 0;
+            if self.stride == 1 {
+                while i + S::LANES <= self.count {
+                    let high = next.map_or(zero, |next| S::load_from(next.add(i)));
+                    S::store(to.add(i), S::pair(S::load_from(from.add(i)), high));
+                    i += S::LANES;
+                }
+            }
+            for i in i..self.width {
+                let element = |row: *const T| if i < self.count { *row.add(i * self.stride) } else { T::default() };
+                let unit = to.add(i).cast::<T>();
+                *unit = element(from);
+                *unit.add(1) = next.map_or(T::default(), element);
+            }
+        }
+    }
+}
+
+/// Brings a strip's rows of `count` elements into units, rows of 0 after the last: pieces of [`PIECE`], each `[ROWS, PIECE]` and
+/// filled up with 0, as the register tile takes them.
 pub(crate) struct Stage<S: Simd, T> {
     pub from: [*const T; ROWS],
     pub rows: usize,
@@ -44,24 +82,53 @@ pub(crate) struct Stage<S: Simd, T> {
     pub to: *mut S::A,
 }
 
-impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Stage<S, T> {
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> Job<S> for Stage<S, T> {
     type Out = ();
 
     #[inline(always)]
     unsafe fn run(self) {
         // SAFETY: each pointer is valid for `count` elements at the stride, `to` for ROWS rows of whole pieces.
         unsafe {
-            for start in (0..self.count).step_by(BLOCK) {
-                let count = BLOCK.min(self.count - start);
+            let wide = !S::PAIRS;
+            let piece = if wide { PIECE } else { 2 * PIECE };
+            for start in (0..self.count).step_by(piece) {
+                let count = piece.min(self.count - start);
                 for (r, from) in self.from.iter().enumerate() {
-                    let to = self.to.add(start / BLOCK * ROWS * STRIDE + r * STRIDE);
-                    if r < self.rows {
-                        widen_row::<S, T>(from.wrapping_add(start * self.stride), self.stride, count, to);
+                    let to = self.to.add(start / piece * ROWS * PIECE + r * PIECE);
+                    let from = from.wrapping_add(start * self.stride);
+                    if r >= self.rows {
+                        std::slice::from_raw_parts_mut(to, PIECE).fill(S::A::default());
+                    } else if wide {
+                        widen_row::<S, T>(from, self.stride, count, to);
+                        std::slice::from_raw_parts_mut(to.add(count), PIECE - count).fill(S::A::default());
                     } else {
-                        std::slice::from_raw_parts_mut(to, count).fill(S::A::default());
+                        copy_row::<T>(from, self.stride, count, to.cast());
+                        let units = count.div_ceil(2);
+                        std::slice::from_raw_parts_mut(to.add(units), PIECE - units).fill(S::A::default());
                     }
                 }
             }
+        }
+    }
+}
+
+/// Copies `count` elements that lie `stride` apart, and fills up a unit of two with 0.
+///
+/// # Safety
+/// Both pointers are valid for `count` elements, `to` for whole units.
+#[inline(always)]
+unsafe fn copy_row<T: Copy + Default>(from: *const T, stride: usize, count: usize, to: *mut T) {
+    // SAFETY: every index is less than `count`, or the second of the last unit.
+    unsafe {
+        if stride == 1 {
+            std::ptr::copy_nonoverlapping(from, to, count);
+        } else {
+            for i in 0..count {
+                *to.add(i) = *from.add(i * stride);
+            }
+        }
+        if count % 2 == 1 {
+            *to.add(count) = T::default();
         }
     }
 }
@@ -100,38 +167,44 @@ pub(crate) unsafe fn widen_row<S: Loads<T>, T: Kernel<Wide = S::A> + Copy>(
 /// Packs keys `[count, dims]` into panels of `TILE_VECTORS · LANES` keys, each `[dims, keys]`.
 ///
 /// `LANES` keys at a time: 128-bit chunks of them are gathered into vectors and transposed in registers. The last group is
-/// filled up with keys of 0. Keys that are no accumulators, or whose dimensions do not lie side by side, are widened into
-/// `stage` first.
+/// filled up with keys of 0. Keys that do not lie as units, dimension by dimension, are brought into `stage` first.
 pub(crate) struct PackKeys<S: Simd, T> {
     pub keys: *const T,
     pub key_stride: usize,
     pub dim_stride: usize,
     pub count: usize,
     pub dims: usize,
-    /// `[count rounded up to panels, dims]`.
+    /// Units of a key: `dims`, or half of it, rounded up, where a unit is two bf16.
+    pub units: usize,
+    /// `[count rounded up to panels, units]`.
     pub panels: *mut S::A,
-    /// `[LANES, dims]`.
+    /// `[LANES, units]`.
     pub stage: *mut S::A,
 }
 
-impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for PackKeys<S, T> {
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> Job<S> for PackKeys<S, T> {
     type Out = ();
 
     #[inline(always)]
     unsafe fn run(self) {
         let tile = S::TILE_VECTORS * S::LANES;
+        let whole = match S::PAIRS {
+            true => self.dims.is_multiple_of(2) && self.key_stride.is_multiple_of(2),
+            false => T::IS_WIDE,
+        };
+        let unit_stride = if S::PAIRS { self.key_stride / 2 } else { self.key_stride };
         let mut key = 0;
         while key < self.count {
             let group = (self.count - key).min(S::LANES);
             // SAFETY: `key + group` is at most `count`; the group's column lies inside its panel.
             unsafe {
                 let from = self.keys.add(key * self.key_stride);
-                let to = self.panels.add(key / tile * tile * self.dims + key % tile);
-                if T::IS_WIDE && self.dim_stride == 1 && group == S::LANES {
-                    transpose::<S>(from.cast(), self.key_stride, self.dims, to, tile);
+                let to = self.panels.add(key / tile * tile * self.units + key % tile);
+                if whole && self.dim_stride == 1 && group == S::LANES {
+                    transpose::<S>(from.cast(), unit_stride, self.units, to, tile);
                 } else {
                     self.stage(from, group);
-                    transpose::<S>(self.stage, self.dims, self.dims, to, tile);
+                    transpose::<S>(self.stage, self.units, self.units, to, tile);
                 }
             }
             key += S::LANES;
@@ -139,24 +212,29 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for PackKeys<S, T> {
     }
 }
 
-impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> PackKeys<S, T> {
-    /// Widens a group of keys into `stage`, keys of 0 after the last.
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> PackKeys<S, T> {
+    /// Brings a group of keys into `stage`, keys of 0 after the last.
     #[inline(always)]
     unsafe fn stage(&self, from: *const T, group: usize) {
         // SAFETY: `from` is valid for `group` keys, `stage` for LANES keys.
         unsafe {
             for key in 0..group {
-                let to = self.stage.add(key * self.dims);
-                widen_row::<S, T>(from.add(key * self.key_stride), self.dim_stride, self.dims, to);
+                let to = self.stage.add(key * self.units);
+                let from = from.add(key * self.key_stride);
+                if S::PAIRS {
+                    copy_row::<T>(from, self.dim_stride, self.dims, to.cast());
+                } else {
+                    widen_row::<S, T>(from, self.dim_stride, self.dims, to);
+                }
             }
-            for i in group * self.dims..S::LANES * self.dims {
+            for i in group * self.units..S::LANES * self.units {
                 *self.stage.add(i) = S::A::default();
             }
         }
     }
 }
 
-/// Writes `LANES` keys of `dims` numbers as `dims` vectors that lie `to_stride` apart.
+/// Writes `LANES` keys of `dims` units as `dims` vectors that lie `to_stride` apart.
 #[inline(always)]
 unsafe fn transpose<S: Simd>(from: *const S::A, stride: usize, dims: usize, to: *mut S::A, to_stride: usize) {
     let chunk = S::CHUNK;
@@ -176,7 +254,7 @@ unsafe fn transpose<S: Simd>(from: *const S::A, stride: usize, dims: usize, to: 
         }
         while dim < dims {
             for lane in 0..S::LANES {
-                *to.add(dim * to_stride + lane) = *from.add(lane * stride + dim);
+                *to.add(dim * to_stride + lane) = from.add(lane * stride + dim).read_unaligned();
             }
             dim += 1;
         }

@@ -24,6 +24,8 @@ pub(crate) struct Softmax<S: Simd> {
     pub stride: usize,
     pub rows: usize,
     pub vectors: usize,
+    /// Write weights as units of two bf16, from each row's first number on, in place of accumulators.
+    pub pairs: bool,
     pub unit: S::A,
     /// `[rows]`: the running maximum `M`.
     pub max: *mut S::A,
@@ -45,7 +47,11 @@ impl<S: Simd> Job<S> for Softmax<S> {
                 *base = S::splat(self.maximum(r));
             }
             for (r, base) in base.iter().enumerate().take(self.rows) {
-                self.weigh(r, *base);
+                if S::PAIRS && self.pairs {
+                    self.weigh_pairs(r, *base);
+                } else {
+                    self.weigh(r, *base);
+                }
             }
         }
     }
@@ -111,6 +117,48 @@ impl<S: Simd> Softmax<S> {
                 S::store(at, weight);
                 sum[0] = S::add(sum[0], weight);
                 at = at.add(S::LANES);
+            }
+            let sum = S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]));
+            S::store(to, sum);
+        }
+    }
+
+    /// The same, with the weights rounded to bf16 after they were added: two vectors of them become one, which never overtakes the
+    /// scores still to be read.
+    #[inline(always)]
+    unsafe fn weigh_pairs(&self, r: usize, base: S::V) {
+        // SAFETY: `r` is a row, and every vector touched lies in it.
+        unsafe {
+            let row = self.scores.add(r * self.stride);
+            let to = self.sum.add(r * S::LANES);
+            let unit = S::splat(self.unit);
+            let minus = S::sub(S::splat(S::A::ZERO), base);
+            let mut sum = [S::splat(S::A::ZERO); UNROLL];
+            sum[0] = S::mul(S::load(to), S::splat(*self.factor.add(r)));
+            let (mut at, mut units) = (row.cast_const(), row);
+            for _ in 0..self.vectors / UNROLL {
+                let mut weights = [S::splat(S::A::ZERO); UNROLL];
+                for (weight, sum) in weights.iter_mut().zip(&mut sum) {
+                    *weight = exp2::<S>(S::fma(S::load(at), unit, minus));
+                    *sum = S::add(*sum, *weight);
+                    at = at.add(S::LANES);
+                }
+                for pair in weights.chunks_exact(2) {
+                    S::store(units, S::narrow_pairs(pair[0], pair[1]));
+                    units = units.add(S::LANES);
+                }
+            }
+            for _ in 0..(self.vectors % UNROLL).div_ceil(2) {
+                let first = exp2::<S>(S::fma(S::load(at), unit, minus));
+                sum[0] = S::add(sum[0], first);
+                let mut second = S::splat(S::A::ZERO);
+                if at.add(S::LANES) < row.add(self.vectors * S::LANES).cast_const() {
+                    second = exp2::<S>(S::fma(S::load(at.add(S::LANES)), unit, minus));
+                    sum[1] = S::add(sum[1], second);
+                }
+                S::store(units, S::narrow_pairs(first, second));
+                at = at.add(2 * S::LANES);
+                units = units.add(S::LANES);
             }
             let sum = S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]));
             S::store(to, sum);

@@ -7,17 +7,45 @@
 //!     for r: acc[r][v] += A[r][k] · b[v]   (A broadcast)
 //! C[r][v] = acc[r][v]
 //! ```
+//! Where packed operands are units of two bf16, a step is two steps of the depth.
 
-use crate::element::Loads;
-use crate::kernel::STRIDE;
+use crate::kernel::{BLOCK, PIECE, ROWS, STRIDE};
 use crate::simd::{Job, Simd};
 
+/// How the broadcast operand lies: pieces of `LENGTH` steps along the depth, each `[ROWS, ROW]`. Constants, so that one
+/// register addresses all rows.
+pub(crate) trait Lies: Copy {
+    /// Steps of a piece.
+    const LENGTH: usize;
+    /// From one row to the next.
+    const ROW: usize;
+}
+
+/// A task's queries.
+#[derive(Clone, Copy)]
+pub(crate) struct Queries;
+
+impl Lies for Queries {
+    const LENGTH: usize = PIECE;
+    const ROW: usize = PIECE;
+}
+
+/// A strip's weights: one piece, since no block has more keys.
+#[derive(Clone, Copy)]
+pub(crate) struct Weights;
+
+impl Lies for Weights {
+    const LENGTH: usize = BLOCK;
+    const ROW: usize = STRIDE;
+}
+
 /// The operands of a tile. Strides count elements.
-pub(crate) struct Tile<S: Simd, B> {
-    /// `[rows, depth]`, rows [`STRIDE`] apart: a constant, so that one register addresses all rows.
+pub(crate) struct Tile<S: Simd, L> {
+    /// `[rows, depth]`, lying as `L` says.
     pub a: *const S::A,
+    pub lies: std::marker::PhantomData<L>,
     /// `[depth, vectors · LANES]`, the last axis contiguous.
-    pub b: *const B,
+    pub b: *const S::A,
     pub b_stride: usize,
     pub depth: usize,
     /// `[rows, vectors · LANES]`, the last axis contiguous.
@@ -35,35 +63,35 @@ const UNROLL: usize = 4;
 ///
 /// # Safety
 /// The CPU has the instruction set of `S`, and the operands are valid for that many rows and vectors.
-pub(crate) unsafe fn run<S: Loads<B>, B>(rows: usize, vectors: usize, tile: &Tile<S, B>) {
+pub(crate) unsafe fn run<S: Simd, L: Lies>(rows: usize, vectors: usize, tile: &Tile<S, L>) {
     // SAFETY: passed on from the caller.
     unsafe {
         match rows {
-            0 | 1 => with_rows::<S, B, 1>(vectors, tile),
-            2 => with_rows::<S, B, 2>(vectors, tile),
-            3 | 4 => with_rows::<S, B, 4>(vectors, tile),
-            _ => with_rows::<S, B, 6>(vectors, tile),
+            0 | 1 => with_rows::<S, L, 1>(vectors, tile),
+            2 => with_rows::<S, L, 2>(vectors, tile),
+            3 | 4 => with_rows::<S, L, 4>(vectors, tile),
+            _ => with_rows::<S, L, 6>(vectors, tile),
         }
     }
 }
 
-unsafe fn with_rows<S: Loads<B>, B, const R: usize>(vectors: usize, tile: &Tile<S, B>) {
+unsafe fn with_rows<S: Simd, L: Lies, const R: usize>(vectors: usize, tile: &Tile<S, L>) {
     // SAFETY: passed on from the caller.
     unsafe {
         match vectors {
-            0 | 1 => S::enter(Sized::<'_, S, B, R, 1>(tile)),
-            2 => S::enter(Sized::<'_, S, B, R, 2>(tile)),
-            3 => S::enter(Sized::<'_, S, B, R, 3>(tile)),
-            _ => S::enter(Sized::<'_, S, B, R, 4>(tile)),
+            0 | 1 => S::enter(Sized::<'_, S, L, R, 1>(tile)),
+            2 => S::enter(Sized::<'_, S, L, R, 2>(tile)),
+            3 => S::enter(Sized::<'_, S, L, R, 3>(tile)),
+            _ => S::enter(Sized::<'_, S, L, R, 4>(tile)),
         }
     }
 }
 
 /// A tile whose size the compiler knows, so that its accumulators are registers. The operands are borrowed: copying them
 /// right after they were written would stall on store forwarding, 4% of the whole.
-struct Sized<'a, S: Simd, B, const R: usize, const N: usize>(&'a Tile<S, B>);
+struct Sized<'a, S: Simd, L, const R: usize, const N: usize>(&'a Tile<S, L>);
 
-impl<S: Loads<B>, B, const R: usize, const N: usize> Job<S> for Sized<'_, S, B, R, N> {
+impl<S: Simd, L: Lies, const R: usize, const N: usize> Job<S> for Sized<'_, S, L, R, N> {
     type Out = ();
 
     #[inline(always)]
@@ -80,18 +108,23 @@ impl<S: Loads<B>, B, const R: usize, const N: usize> Job<S> for Sized<'_, S, B, 
                     }
                 }
             }
-            let (mut a, mut b) = (t.a, t.b);
-            for _ in 0..t.depth / UNROLL {
-                for _ in 0..UNROLL {
-                    step::<S, B, R, N>(&mut acc, a, b);
+            let (mut a, mut b, mut left) = (t.a, t.b, t.depth);
+            while left > 0 {
+                let depth = left.min(L::LENGTH);
+                for _ in 0..depth / UNROLL {
+                    for _ in 0..UNROLL {
+                        step::<S, L, R, N>(&mut acc, a, b);
+                        a = a.add(1);
+                        b = b.wrapping_add(t.b_stride);
+                    }
+                }
+                for _ in 0..depth % UNROLL {
+                    step::<S, L, R, N>(&mut acc, a, b);
                     a = a.add(1);
                     b = b.wrapping_add(t.b_stride);
                 }
-            }
-            for _ in 0..t.depth % UNROLL {
-                step::<S, B, R, N>(&mut acc, a, b);
-                a = a.add(1);
-                b = b.wrapping_add(t.b_stride);
+                a = a.wrapping_add(ROWS * L::ROW - L::LENGTH);
+                left -= depth;
             }
             for (r, row) in acc.iter().enumerate() {
                 for (v, x) in row.iter().enumerate() {
@@ -104,14 +137,18 @@ impl<S: Loads<B>, B, const R: usize, const N: usize> Job<S> for Sized<'_, S, B, 
 
 /// One step along the depth.
 #[inline(always)]
-unsafe fn step<S: Loads<B>, B, const R: usize, const N: usize>(acc: &mut [[S::V; N]; R], a: *const S::A, b: *const B) {
+unsafe fn step<S: Simd, L: Lies, const R: usize, const N: usize>(
+    acc: &mut [[S::V; N]; R],
+    a: *const S::A,
+    b: *const S::A,
+) {
     // SAFETY: `a` is valid for a number of each row, `b` for N vectors.
     unsafe {
-        let b: [S::V; N] = std::array::from_fn(|v| S::load_from(b.add(v * S::LANES)));
+        let b: [S::V; N] = std::array::from_fn(|v| S::load(b.add(v * S::LANES)));
         for (r, row) in acc.iter_mut().enumerate() {
-            let a = S::splat(*a.add(r * STRIDE));
+            let a = S::splat(*a.add(r * L::ROW));
             for (x, b) in row.iter_mut().zip(b) {
-                *x = S::fma(a, b, *x);
+                *x = S::mac(a, b, *x);
             }
         }
     }

@@ -129,6 +129,13 @@ impl Simd for Avx2F32 {
         }
     }
     #[inline(always)]
+    unsafe fn sums(v: [__m256; 4], to: *mut f32) {
+        unsafe {
+            let two = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+            _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps::<1>(two)));
+        }
+    }
+    #[inline(always)]
     unsafe fn load_chunks(from: *const f32, stride: usize) -> __m256 {
         unsafe { _mm256_loadu2_m128(from.add(stride), from) }
     }

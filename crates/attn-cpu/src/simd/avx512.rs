@@ -1,17 +1,24 @@
-//! AVX-512F: vectors of 16 f32 or 8 f64, 32 registers.
+//! AVX-512F: vectors of 16 f32 or 8 f64, 32 registers; with AVX512-BF16, products of pairs of bf16.
 #![allow(clippy::undocumented_unsafe_blocks, reason = "one reason for the whole file, given below")]
 // SAFETY of every block here: `Isa::is_available` found the features before this kernel was chosen, and the caller of
 // each function vouches for its pointers, as the trait says.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use half::{bf16, f16};
 
 use super::{Job, Load, Simd};
 
-/// AVX-512 on f32 accumulators.
+/// AVX-512 on f32 accumulators; `PAIRS`: with BF16's dot products.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512F32;
+pub(crate) struct Avx512<const PAIRS: bool>;
+
+/// AVX-512 on f32 accumulators.
+pub(crate) type Avx512F32 = Avx512<false>;
+
+/// AVX-512 on f32 accumulators and units of two bf16.
+pub(crate) type Avx512Bf16 = Avx512<true>;
 
 /// AVX-512 on f64 accumulators.
 #[derive(Clone, Copy)]
@@ -23,19 +30,47 @@ unsafe fn shell<S: Simd, J: Job<S>>(job: J) -> J::Out {
     unsafe { job.run() }
 }
 
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx2,fma,f16c")]
+#[inline(never)]
+unsafe fn shell_of_pairs<S: Simd, J: Job<S>>(job: J) -> J::Out {
+    unsafe { job.run() }
+}
+
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-impl Simd for Avx512F32 {
+impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
     type A = f32;
     type V = __m512;
     type M = __mmask16;
     const LANES: usize = 16;
     const TILE_VECTORS: usize = 4;
     const CHUNK: usize = 4;
+    const PAIRS: bool = PAIRS;
 
     #[inline(always)]
     unsafe fn enter<J: Job<Self>>(job: J) -> J::Out {
-        unsafe { shell::<Self, J>(job) }
+        unsafe { if PAIRS { shell_of_pairs::<Self, J>(job) } else { shell::<Self, J>(job) } }
+    }
+    #[inline(always)]
+    unsafe fn mac(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe {
+            if PAIRS {
+                _mm512_dpbf16_ps(c, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
+            } else {
+                _mm512_fmadd_ps(a, b, c)
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn pair(low: __m512, high: __m512) -> __m512 {
+        unsafe {
+            let low = _mm512_srli_epi32::<16>(_mm512_castps_si512(low));
+            _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_castps_si512(high)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn narrow_pairs(first: __m512, second: __m512) -> __m512 {
+        unsafe { transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)) }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -111,6 +146,24 @@ impl Simd for Avx512F32 {
         unsafe { _mm512_reduce_max_ps(v) }
     }
     #[inline(always)]
+    unsafe fn sums(v: [__m512; 4], to: *mut f32) {
+        unsafe {
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+            let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+            let low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+            let high = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+            let four = _mm512_add_ps(low, high);
+            let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(four)));
+            let two = _mm256_add_ps(_mm512_castps512_ps256(four), upper);
+            _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps::<1>(two)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, count: usize) -> __m512 {
+        unsafe { _mm512_maskz_loadu_ps(((1u32 << count) - 1) as __mmask16, from) }
+    }
+    #[inline(always)]
     unsafe fn load_chunks(from: *const f32, stride: usize) -> __m512 {
         unsafe {
             let v = _mm512_castps128_ps512(_mm_loadu_ps(from));
@@ -134,21 +187,25 @@ impl Simd for Avx512F32 {
     }
 }
 
-impl Load<f32> for Avx512F32 {
+impl<const PAIRS: bool> Load<f32> for Avx512<PAIRS> {
     #[inline(always)]
     unsafe fn load_from(from: *const f32) -> __m512 {
         unsafe { _mm512_loadu_ps(from) }
     }
+    #[inline(always)]
+    unsafe fn load_part_from(from: *const f32, count: usize) -> __m512 {
+        unsafe { Self::load_part(from, count) }
+    }
 }
 
-impl Load<f16> for Avx512F32 {
+impl<const PAIRS: bool> Load<f16> for Avx512<PAIRS> {
     #[inline(always)]
     unsafe fn load_from(from: *const f16) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
     }
 }
 
-impl Load<bf16> for Avx512F32 {
+impl<const PAIRS: bool> Load<bf16> for Avx512<PAIRS> {
     #[inline(always)]
     unsafe fn load_from(from: *const bf16) -> __m512 {
         unsafe {

@@ -48,6 +48,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const TILE_VECTORS: usize;
     /// Numbers in a 128-bit chunk of a vector.
     const CHUNK: usize;
+    /// Whether packed operands are units of two bf16, of which [`Simd::mac`] multiplies pair by pair. A unit is as wide as an
+    /// accumulator, so that packed operands of either kind are moved by the same loads, broadcasts and transpositions.
+    const PAIRS: bool = false;
 
     /// Runs a job with this instruction set's features turned on.
     unsafe fn enter<J: Job<Self>>(job: J) -> J::Out;
@@ -61,6 +64,23 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
     /// `a·b + c`, rounded once where the instruction set can.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The product of packed operands: `a·b + c`, or `a₀·b₀ + a₁·b₁ + c` where they are units of pairs.
+    #[inline(always)]
+    unsafe fn mac(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: passed on from the caller.
+        unsafe { Self::fma(a, b, c) }
+    }
+    /// Units `(low, high)` of two vectors of widened bf16, lane by lane. Only where there are pairs.
+    #[inline(always)]
+    unsafe fn pair(_low: Self::V, _high: Self::V) -> Self::V {
+        unreachable!("this instruction set has no products of pairs")
+    }
+    /// Two vectors rounded to bf16, the elements of `first` before those of `second`: units of neighbours. Only where there are
+    /// pairs.
+    #[inline(always)]
+    unsafe fn narrow_pairs(_first: Self::V, _second: Self::V) -> Self::V {
+        unreachable!("this instruction set has no products of pairs")
+    }
     /// The larger. Where a lane of `b` is NaN, NaN.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// The smaller. Where a lane of `b` is NaN, NaN.
@@ -77,6 +97,24 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn scale(p: Self::V, t: Self::V) -> Self::V;
     unsafe fn reduce_add(v: Self::V) -> Self::A;
     unsafe fn reduce_max(v: Self::V) -> Self::A;
+    /// Writes the sum of each of four vectors.
+    #[inline(always)]
+    unsafe fn sums(v: [Self::V; 4], to: *mut Self::A) {
+        for (i, v) in v.into_iter().enumerate() {
+            // SAFETY: `to` is valid for four numbers.
+            unsafe { *to.add(i) = Self::reduce_add(v) };
+        }
+    }
+    /// Reads the first `count` numbers of a vector, at most [`Simd::LANES`], and 0 for the others.
+    #[inline(always)]
+    unsafe fn load_part(from: *const Self::A, count: usize) -> Self::V {
+        let mut numbers = [Self::A::ZERO; 16];
+        // SAFETY: `from` is valid for `count` numbers, at any address; no vector has more than 16.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.cast::<u8>(), numbers.as_mut_ptr().cast(), count * size_of::<Self::A>());
+            Self::load(numbers.as_ptr())
+        }
+    }
     /// A vector whose 128-bit chunk `c` is read from `from + c·stride`.
     unsafe fn load_chunks(from: *const Self::A, stride: usize) -> Self::V;
     /// Transposes, in each 128-bit chunk alone, the [`Simd::CHUNK`] vectors at `v`.
@@ -90,6 +128,22 @@ pub(crate) trait Load<T>: Simd {
     /// # Safety
     /// As [`Simd`]; `from` is valid for that many elements.
     unsafe fn load_from(from: *const T) -> Self::V;
+    /// Reads the first `count` elements of a vector, at most [`Simd::LANES`], and 0 for the others.
+    ///
+    /// # Safety
+    /// As [`Simd`]; `from` is valid for that many elements.
+    #[inline(always)]
+    unsafe fn load_part_from(from: *const T, count: usize) -> Self::V
+    where
+        T: Copy + Default,
+    {
+        let mut elements = [T::default(); 16];
+        // SAFETY: `from` is valid for `count` elements; no vector has more than 16.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, elements.as_mut_ptr(), count);
+            Self::load_from(elements.as_ptr())
+        }
+    }
 }
 
 /// Widens a half by integer arithmetic that every compiler vectorises. Exact, subnormals, infinities and NaN included.

@@ -26,25 +26,38 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         hidden
     }
 
+    /// A weight of a span, which may be half of a unit.
+    fn weight(&mut self, r: usize, span: Span, column: usize) -> S::A {
+        if !self.pairs_of_values() {
+            return self.scratch.row(r)[column];
+        }
+        let units = self.scratch.scores(r, span.columns.0).cast::<T>();
+        // SAFETY: the row's weights were written from the span's first column on, two to a unit.
+        unsafe { *units.wrapping_add(column - span.columns.0) }.widen()
+    }
+
     /// Weights times values onto the accumulators, visible pairs alone.
     pub(super) fn accumulate_seen(&mut self, block: Block, span: Span, hidden: &Hidden) {
         let width = self.layout.value_width;
         let stride = self.problem.value.strides()[3];
         for (r, hidden) in hidden.iter().enumerate().take(span.rows) {
-            for column in span.keys.0..span.keys.1 {
+            for (column, hidden) in hidden.iter().enumerate().take(span.keys.1).skip(span.keys.0) {
                 let from = self.values(block.start + column);
                 let first = column == span.keys.0;
-                let (weights, acc, factor) = self.scratch.careful(r, (span.row + r) * width, width);
+                let weight = self.weight(r, span, column);
+                // SAFETY: a strip has a factor for each of its rows.
+                let factor = unsafe { *self.scratch.factor().wrapping_add(r) };
+                let acc = self.scratch.accumulators((span.row + r) * width, width);
                 if first {
                     acc.iter_mut().for_each(|x| *x = *x * factor);
                 }
-                if hidden[column] {
+                if *hidden {
                     continue;
                 }
                 for (e, x) in acc.iter_mut().enumerate().take(self.dims.value_dim) {
                     // SAFETY: the view was checked to hold `value_dim` elements of every key.
                     let value = unsafe { *from.wrapping_add(e * stride) };
-                    *x = *x + weights[column] * value.widen();
+                    *x = *x + weight * value.widen();
                 }
             }
         }

@@ -3,24 +3,19 @@
 mod blocks;
 mod careful;
 mod finish;
+mod products;
 
 use std::ops::Range;
 
-use blocks::Groups;
-
 use crate::element::{Element, Loads};
 use crate::kernel::options::{Options, Relative};
-use crate::kernel::pack::{PackKeys, Stage, Widen};
 use crate::kernel::softmax::Softmax;
-use crate::kernel::tile::Tile;
-use crate::kernel::{BLOCK, ROWS, STRIDE, dot, tile};
+use crate::kernel::{ROWS, STRIDE};
 use crate::math::Float;
+use crate::partial::Shared;
 use crate::problem::{Attention, Dims, MASK_BLOCK};
 use crate::schedule::{Layout, Output};
 use crate::scratch::Scratch;
-
-/// Most rows of a task whose scores are computed straight from the keys as they lie. With more, packing pays.
-const DOT_ROWS: usize = 4;
 
 /// A row of a task.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +74,7 @@ pub(crate) struct Worker<'a, S: Loads<T>, T: Element<Accum = S::A>> {
     dims: Dims,
     layout: Layout,
     out: Output<T, S::A>,
+    partials: Shared<'a, S::A>,
     scratch: Scratch<S::A>,
     rows: Vec<Row>,
     strips: Vec<Strip>,
@@ -93,7 +89,13 @@ pub(crate) struct Worker<'a, S: Loads<T>, T: Element<Accum = S::A>> {
 }
 
 impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
-    pub(crate) fn new(problem: &'a Attention<'a, T>, dims: Dims, layout: Layout, out: Output<T, S::A>) -> Self {
+    pub(crate) fn new(
+        problem: &'a Attention<'a, T>,
+        dims: Dims,
+        layout: Layout,
+        out: Output<T, S::A>,
+        partials: Shared<'a, S::A>,
+    ) -> Self {
         let unit = problem.scale * std::f64::consts::LOG2_E;
         // A scale that is not a normal number of the accumulator's type would turn −∞ into NaN.
         let plain = unit >= f64::from(f32::MIN_POSITIVE) && unit <= f64::from(f32::MAX);
@@ -109,6 +111,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             dims,
             layout,
             out,
+            partials,
             scratch: Scratch::new(layout.parts()),
             rows: Vec::with_capacity(layout.task_rows),
             strips: Vec::with_capacity(layout.task_rows.div_ceil(ROWS)),
@@ -119,29 +122,39 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         }
     }
 
-    /// Computes all rows of a task and writes them.
-    pub(crate) fn task(&mut self, task: usize) {
+    /// Computes all rows of a task over a part of their keys, and writes them once the last part is there.
+    pub(crate) fn item(&mut self, task: usize, part: usize) {
         let group = task / self.layout.blocks;
         self.entry = (group / self.dims.kv_heads, group % self.dims.kv_heads);
-        self.find_rows(task % self.layout.blocks * self.layout.task_rows);
+        let keys = part * self.layout.split_keys..(part + 1) * self.layout.split_keys;
+        self.find_rows(task % self.layout.blocks * self.layout.task_rows, keys);
         self.careful = false;
         self.blocks();
-        if !self.finish() {
+        if !self.write(task, part) {
             // Something is NaN or infinite. Where that was hidden, a weight of 0 has spread it: once more, with care.
             self.careful = true;
             self.blocks();
-            self.finish();
+            self.write(task, part);
+        }
+        if self.layout.splits > 1 && self.partials.leave(&self.layout, task) {
+            self.join(task);
         }
     }
 
-    /// Lists the task's rows from `first` on, and what its strips see.
-    fn find_rows(&mut self, first: usize) {
+    /// Writes the rows of a task, or of a part of it. Whether all that was written is finite.
+    fn write(&mut self, task: usize, part: usize) -> bool {
+        if self.layout.splits == 1 { self.finish() } else { self.keep(task, part) }
+    }
+
+    /// Lists the task's rows from `first` on, with those of the keys that each sees, and what its strips see.
+    fn find_rows(&mut self, first: usize, keys: Range<usize>) {
         let Layout { group, task_rows, .. } = self.layout;
         let band = &self.problem.bands[self.entry.0];
         let last = (first + task_rows).min(self.dims.query_len * group);
         self.rows.clear();
         self.rows.extend((first..last).map(|t| {
             let (start, end) = band.visible(t / group);
+            let (start, end) = (start.max(keys.start), end.min(keys.end));
             let (start, end) = if start < end { (start, end) } else { (0, 0) };
             let (query, head) = (t / group, self.entry.1 * group + t % group);
             let blocks = self.problem.blocks.map_or(0, |blocks| blocks.row(self.entry.0, head, query));
@@ -168,6 +181,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         let end = seeing().map(|strip| strip.some.1).max().unwrap_or(start);
         // Groups of keys are those of the mask by blocks.
         let start = if self.problem.blocks.is_some() { start / MASK_BLOCK * MASK_BLOCK } else { start };
+        self.stage_queries();
         for start in (start..end).step_by(self.layout.block_keys) {
             let block = Block { start, end: end.min(start + self.layout.block_keys) };
             self.pack(block, self.groups_of_task(block));
@@ -216,131 +230,6 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
                 Some(hidden) => self.accumulate_seen(block, span, &hidden),
             }
         }
-    }
-
-    fn few_rows(&self) -> bool {
-        self.rows.len() <= DOT_ROWS
-    }
-
-    /// Whether keys are read as they lie.
-    fn keys_as_they_lie(&self) -> bool {
-        self.few_rows() && self.problem.key.strides()[3] == 1
-    }
-
-    /// Whether values are read as they lie: whole vectors, and no widening that more than a few rows would repeat.
-    fn values_as_they_lie(&self) -> bool {
-        self.layout.value_width == self.dims.value_dim && self.problem.value.strides()[3] == 1 && self.few_rows()
-    }
-
-    fn keys(&self, key: usize) -> *const T {
-        let view = &self.problem.key;
-        let [b, g, k, _] = view.strides();
-        view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
-    }
-
-    fn values(&self, key: usize) -> *const T {
-        let view = &self.problem.value;
-        let [b, g, k, _] = view.strides();
-        view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
-    }
-
-    /// Packs those groups of a block's keys, and their values where they can't be read as they lie.
-    fn pack(&mut self, block: Block, groups: Groups) {
-        for keys in blocks::runs(groups, block.end - block.start) {
-            self.pack_run(block, keys);
-        }
-    }
-
-    /// Packs a run of a block's keys, which starts at a panel.
-    fn pack_run(&mut self, block: Block, keys: Range<usize>) {
-        let (first, count) = (block.start + keys.start, keys.len());
-        if !self.keys_as_they_lie() {
-            let [_, _, key_stride, dim_stride] = self.problem.key.strides();
-            let job = PackKeys::<S, T> {
-                keys: self.keys(first),
-                key_stride,
-                dim_stride,
-                count,
-                dims: self.dims.head_dim,
-                panels: self.scratch.panels().wrapping_add(keys.start * self.dims.head_dim),
-                stage: self.scratch.stage(),
-            };
-            // SAFETY: the view was checked to hold every key of the block; the scratch has room for a block.
-            unsafe { S::enter(job) };
-        }
-        if self.dims.value_dim > 0 && !self.values_as_they_lie() {
-            let [_, _, row_stride, stride] = self.problem.value.strides();
-            let job = Widen::<S, T> {
-                from: self.values(first),
-                row_stride,
-                stride,
-                rows: count,
-                count: self.dims.value_dim,
-                to: self.scratch.values().wrapping_add(keys.start * self.layout.value_width),
-                width: self.layout.value_width,
-            };
-            // SAFETY: the view was checked to hold every value of the block; the scratch has room for a block.
-            unsafe { S::enter(job) };
-        }
-    }
-
-    /// Raw scores `q·k` of a span, `[ROWS, STRIDE]`.
-    fn scores(&mut self, block: Block, span: Span) {
-        self.stage_query(span);
-        let dims = self.dims.head_dim;
-        if self.keys_as_they_lie() {
-            let dot = dot::Dot::<S, T> {
-                query: self.scratch.query(),
-                dims,
-                keys: self.keys(block.start + span.keys.0),
-                key_stride: self.problem.key.strides()[2],
-                count: span.keys.1 - span.keys.0,
-                scores: self.scratch.scores(0, span.keys.0),
-                stride: STRIDE,
-            };
-            // SAFETY: the span's keys lie in the view, its columns in the scratch, which has six rows.
-            unsafe { dot::run(span.rows, dot) };
-            return;
-        }
-        let tile_keys = S::LANES * S::TILE_VECTORS;
-        let mut column = span.columns.0;
-        while column < span.columns.1 {
-            let inside = column % tile_keys;
-            let end = span.columns.1.min(column - inside + tile_keys);
-            let panel = self.scratch.panels().wrapping_add((column - inside) * dims + inside);
-            for dim in (0..dims).step_by(BLOCK) {
-                let tile = Tile::<S, S::A> {
-                    a: self.scratch.query().wrapping_add(dim / BLOCK * ROWS * STRIDE),
-                    b: panel.wrapping_add(dim * tile_keys),
-                    b_stride: tile_keys,
-                    depth: BLOCK.min(dims - dim),
-                    c: self.scratch.scores(0, column),
-                    c_stride: STRIDE,
-                    factor: if dim == 0 { std::ptr::null() } else { self.scratch.ones() },
-                };
-                // SAFETY: the panel holds `end - column` keys from `inside` on; staged queries and scores have six rows.
-                unsafe { tile::run(span.rows, (end - column) / S::LANES, &tile) };
-            }
-            column = end;
-        }
-    }
-
-    /// Widens a strip's queries to pieces of `[ROWS, STRIDE]`, rows of 0 after the last.
-    fn stage_query(&mut self, span: Span) {
-        let view = &self.problem.query;
-        let [b, h, i, stride] = view.strides();
-        let job = Stage::<S, T> {
-            from: std::array::from_fn(|r| {
-                let row = self.rows[span.row + r.min(span.rows - 1)];
-                view.data().as_ptr().wrapping_add(self.entry.0 * b + row.head * h + row.query * i)
-            }),
-            rows: span.rows,
-            stride,
-            count: self.dims.head_dim,
-            to: self.scratch.query(),
-        };
-        // SAFETY: the view was checked to hold every query; the scratch has room for six.
-        unsafe { S::enter(job) };
     }
 
     /// Scale, softcap, ALiBi, biases and mask, row by row.
@@ -416,6 +305,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             stride: STRIDE,
             rows: span.rows,
             vectors: (span.columns.1 - span.columns.0) / S::LANES,
+            pairs: self.pairs_of_values(),
             unit: self.unit,
             max: self.scratch.max(span.row),
             sum: self.scratch.sum(span.row * S::LANES),
@@ -423,31 +313,5 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         };
         // SAFETY: the columns lie in the block, the rows in the task.
         unsafe { S::enter(job) };
-    }
-
-    /// Weights times values onto the accumulators.
-    fn accumulate(&mut self, block: Block, span: Span) {
-        let width = self.layout.value_width;
-        let step = S::LANES * S::TILE_VECTORS;
-        for dim in (0..width).step_by(step) {
-            let vectors = (width - dim).min(step) / S::LANES;
-            let a = self.scratch.scores(0, span.keys.0).cast_const();
-            let c = self.scratch.acc(span.row * width + dim);
-            let (factor, depth) = (self.scratch.factor().cast_const(), span.keys.1 - span.keys.0);
-            let c_stride = width;
-            // SAFETY: `depth` values from the span's first on lie in the view or the scratch, whole vectors of each;
-            // weights, accumulators and factors have six rows.
-            unsafe {
-                if self.values_as_they_lie() {
-                    let b = self.values(block.start + span.keys.0).wrapping_add(dim);
-                    let b_stride = self.problem.value.strides()[2];
-                    tile::run::<S, T>(span.rows, vectors, &Tile { a, b, b_stride, depth, c, c_stride, factor });
-                } else {
-                    let b = self.scratch.values().wrapping_add(span.keys.0 * width + dim).cast_const();
-                    let b_stride = width;
-                    tile::run::<S, S::A>(span.rows, vectors, &Tile { a, b, b_stride, depth, c, c_stride, factor });
-                }
-            }
-        }
     }
 }

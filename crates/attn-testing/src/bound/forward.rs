@@ -58,7 +58,8 @@ impl Row {
             }
         }
         let stored = |(out, magnitude): (Bounded, f64)| Bounded {
-            error: units.store(out.value, out.error + units.sum(self.pairs.len(), magnitude)),
+            error: units
+                .store(out.value, out.error + units.sum(self.pairs.len(), magnitude) + units.weights * magnitude),
             ..out
         };
         out.into_iter().map(stored).collect()

@@ -3,7 +3,7 @@
 //!
 //! The tolerance of every element is derived, see [`attn_testing::bound`].
 
-use attn_testing::bound;
+use attn_testing::bound::{self, Products};
 use attn_testing::compare::{Tolerance, compare};
 use attn_testing::engine::{Engine, refer};
 use attn_testing::generate::{Recipe, config, recipes};
@@ -57,8 +57,12 @@ fn engines_agree_on(names: &[&str], dtype: FloatDType, cases: u32, gradients: bo
         let gradients = gradients.then(|| recipe.upstream());
         let ask = Ask { lse, weights: gradients.is_some(), gradients };
         let expected = refer(&problem, &ask).map_err(TestCaseError::fail)?;
-        let bounds = bound::bounds(&problem, &ask);
-        engines.iter().try_for_each(|engine| check_engine(engine, &recipe, &problem, &ask, (&expected, &bounds)))
+        let products = |products| bound::bounds_with(&problem, &ask, products);
+        let (wide, rounded) = (products(Products::Wide), products(Products::Rounded));
+        engines.iter().try_for_each(|engine| {
+            let bounds = if engine.products(dtype) == Products::Wide { &wide } else { &rounded };
+            check_engine(engine, &recipe, &problem, &ask, (&expected, bounds))
+        })
     };
     TestRunner::new(config(cases)).run(&recipes(), agree).unwrap_or_else(|error| panic!("{error}"));
 }
@@ -83,7 +87,7 @@ fn cpu_paths_in_f16() {
 
 #[test]
 fn cpu_paths_in_bf16() {
-    engines_agree(&PATHS, FloatDType::BF16, 3000, false);
+    engines_agree(&[&["cpu-avx512-bf16"][..], &PATHS].concat(), FloatDType::BF16, 3000, false);
 }
 
 #[test]

@@ -1,0 +1,233 @@
+//! The two products of a task: queries, keys and values brought into the form that they take, then scores, then outputs.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::blocks::{self, Groups};
+use super::{Block, Span, Worker};
+use crate::element::{Element, Loads};
+use crate::kernel::lying::{Lying, PAIR, STREAMS};
+use crate::kernel::pack::{PackKeys, PackValues, Stage};
+use crate::kernel::tile::{Queries, Tile, Weights};
+use crate::kernel::{ROWS, STRIDE, dot, lying, tile};
+use crate::math::Float;
+
+/// Most rows of a task whose scores are computed straight from the keys as they lie. With more, packing pays.
+const FEW_ROWS: usize = 8;
+
+/// Values as they lie of each stream that all dimensions are accumulated from before the next.
+const LYING_KEYS: usize = 16;
+
+impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
+    fn few_rows(&self) -> bool {
+        self.rows.len() <= FEW_ROWS
+    }
+
+    /// Whether keys are read as they lie.
+    fn keys_as_they_lie(&self) -> bool {
+        self.few_rows() && self.problem.key.strides()[3] == 1
+    }
+
+    /// Whether values are read as they lie: whole vectors, and no widening that more than a few rows would repeat.
+    fn values_as_they_lie(&self) -> bool {
+        self.layout.value_width == self.dims.value_dim && self.problem.value.strides()[3] == 1 && self.few_rows()
+    }
+
+    /// Whether values and weights are packed as units of two.
+    pub(super) fn pairs_of_values(&self) -> bool {
+        S::PAIRS && !self.values_as_they_lie()
+    }
+
+    fn keys(&self, key: usize) -> *const T {
+        let view = &self.problem.key;
+        let [b, g, k, _] = view.strides();
+        view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
+    }
+
+    pub(super) fn values(&self, key: usize) -> *const T {
+        let view = &self.problem.value;
+        let [b, g, k, _] = view.strides();
+        view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
+    }
+
+    /// Packs those groups of a block's keys, and their values where they can't be read as they lie.
+    pub(super) fn pack(&mut self, block: Block, groups: Groups) {
+        for keys in blocks::runs(groups, block.end - block.start) {
+            self.pack_run(block, keys);
+        }
+    }
+
+    /// Packs a run of a block's keys, which starts at a panel.
+    fn pack_run(&mut self, block: Block, keys: Range<usize>) {
+        let (first, count) = (block.start + keys.start, keys.len());
+        if !self.keys_as_they_lie() {
+            let [_, _, key_stride, dim_stride] = self.problem.key.strides();
+            let job = PackKeys::<S, T> {
+                keys: self.keys(first),
+                key_stride,
+                dim_stride,
+                count,
+                dims: self.dims.head_dim,
+                units: self.layout.head_units,
+                panels: self.scratch.panels().wrapping_add(keys.start * self.layout.head_units),
+                stage: self.scratch.stage(),
+            };
+            // SAFETY: the view was checked to hold every key of the block; the scratch has room for a block.
+            unsafe { S::enter(job) };
+        }
+        if self.dims.value_dim > 0 && !self.values_as_they_lie() {
+            let [_, _, row_stride, stride] = self.problem.value.strides();
+            let job = PackValues::<S, T> {
+                from: self.values(first),
+                row_stride,
+                stride,
+                rows: count,
+                count: self.dims.value_dim,
+                to: self.scratch.values().wrapping_add(self.layout.units(keys.start) * self.layout.value_width),
+                width: self.layout.value_width,
+            };
+            // SAFETY: the view was checked to hold every value of the block; the scratch has room for a block.
+            unsafe { S::enter(job) };
+        }
+    }
+
+    /// Raw scores `q·k` of a span, `[ROWS, STRIDE]`.
+    pub(super) fn scores(&mut self, block: Block, span: Span) {
+        let units = self.layout.head_units;
+        let query = self.scratch.query(span.row * self.layout.query_width()).cast_const();
+        if self.keys_as_they_lie() {
+            let dot = dot::Dot::<S, T> {
+                query,
+                dims: self.dims.head_dim,
+                keys: self.keys(block.start + span.keys.0),
+                key_stride: self.problem.key.strides()[2],
+                count: span.keys.1 - span.keys.0,
+                scores: self.scratch.scores(0, span.keys.0),
+                stride: STRIDE,
+            };
+            // SAFETY: the span's keys lie in the view, its columns in the scratch, which has six rows.
+            unsafe { dot::run(span.rows, dot) };
+            return;
+        }
+        let tile_keys = S::LANES * S::TILE_VECTORS;
+        let mut column = span.columns.0;
+        while column < span.columns.1 {
+            let inside = column % tile_keys;
+            let end = span.columns.1.min(column - inside + tile_keys);
+            let tile = Tile::<S, Queries> {
+                a: query,
+                lies: PhantomData,
+                b: self.scratch.panels().wrapping_add((column - inside) * units + inside),
+                b_stride: tile_keys,
+                depth: units,
+                c: self.scratch.scores(0, column),
+                c_stride: STRIDE,
+                factor: std::ptr::null(),
+            };
+            // SAFETY: the panel holds `end - column` keys from `inside` on; staged queries and scores have six rows.
+            unsafe { tile::run(span.rows, (end - column) / S::LANES, &tile) };
+            column = end;
+        }
+    }
+
+    /// Widens the queries of all strips.
+    pub(super) fn stage_queries(&mut self) {
+        let view = &self.problem.query;
+        let [b, h, i, stride] = view.strides();
+        for row in (0..self.rows.len()).step_by(ROWS) {
+            let rows = ROWS.min(self.rows.len() - row);
+            let job = Stage::<S, T> {
+                from: std::array::from_fn(|r| {
+                    let row = self.rows[row + r.min(rows - 1)];
+                    view.data().as_ptr().wrapping_add(self.entry.0 * b + row.head * h + row.query * i)
+                }),
+                rows,
+                stride,
+                count: self.dims.head_dim,
+                to: self.scratch.query(row * self.layout.query_width()),
+            };
+            // SAFETY: the view was checked to hold every query; the scratch has room for all strips of a task.
+            unsafe { S::enter(job) };
+        }
+    }
+
+    /// Weights times values onto the accumulators.
+    pub(super) fn accumulate(&mut self, block: Block, span: Span) {
+        if self.values_as_they_lie() {
+            self.accumulate_lying(block, span);
+        } else {
+            self.accumulate_packed(span);
+        }
+    }
+
+    /// With packed values.
+    fn accumulate_packed(&mut self, span: Span) {
+        let (layout, width, step) = (self.layout, self.layout.value_width, S::LANES * S::TILE_VECTORS);
+        // The first key of a unit. Where it is not of the span it is hidden: its weight is 0.
+        let first = span.keys.0 / layout.per_unit * layout.per_unit;
+        let a = match S::PAIRS {
+            true => self.scratch.scores(0, span.columns.0).wrapping_add(layout.units(first - span.columns.0)),
+            false => self.scratch.scores(0, first),
+        };
+        for dim in (0..width).step_by(step) {
+            let tile = Tile::<S, Weights> {
+                a: a.cast_const(),
+                lies: PhantomData,
+                b: self.scratch.values().wrapping_add(layout.units(first) * width + dim),
+                b_stride: width,
+                depth: layout.units(span.keys.1 - first),
+                c: self.scratch.acc(span.row * width + dim),
+                c_stride: width,
+                factor: self.scratch.factor(),
+            };
+            // SAFETY: the scratch holds `depth` units of values from the span's first on, whole vectors of each; weights,
+            // accumulators and factors have six rows.
+            unsafe { tile::run(span.rows, (width - dim).min(step) / S::LANES, &tile) };
+        }
+    }
+
+    /// With values as they lie, from several places of the block by turns; a few of them at a time, so that all dimensions of each are
+    /// read while it comes from memory.
+    fn accumulate_lying(&mut self, block: Block, span: Span) {
+        let part = (span.keys.1 - span.keys.0) / STREAMS;
+        let mut factor = self.scratch.factor().cast_const();
+        let ones = [S::A::from_f64(1.0); ROWS];
+        for first in (0..part).step_by(LYING_KEYS) {
+            let keys = (span.keys.0 + first, LYING_KEYS.min(part - first));
+            self.accumulate_streams(block, span, keys, (STREAMS, part), factor);
+            factor = ones.as_ptr();
+        }
+        let rest = span.keys.0 + part * STREAMS;
+        self.accumulate_streams(block, span, (rest, span.keys.1 - rest), (1, 0), factor);
+    }
+
+    /// So many keys from one on, and those of the other streams, which lie so far apart.
+    fn accumulate_streams(
+        &mut self,
+        block: Block,
+        span: Span,
+        (first, depth): (usize, usize),
+        (streams, apart): (usize, usize),
+        factor: *const S::A,
+    ) {
+        let (width, step) = (self.layout.value_width, lying::most_numbers::<S>());
+        for row in (0..span.rows).step_by(PAIR) {
+            for dim in (0..width).step_by(step) {
+                let lying = Lying::<S, T> {
+                    a: self.scratch.scores(row, first),
+                    b: self.values(block.start + first).wrapping_add(dim),
+                    b_stride: self.problem.value.strides()[2],
+                    apart,
+                    depth,
+                    c: self.scratch.acc((span.row + row) * width + dim),
+                    c_stride: width,
+                    factor: factor.wrapping_add(row),
+                };
+                let (rows, vectors) = (PAIR.min(span.rows - row), (width - dim).min(step) / S::LANES);
+                // SAFETY: the view holds the values of all keys of the span, whole vectors of each; weights, accumulators and
+                // factors have that many rows.
+                unsafe { lying::run(rows, vectors, streams, &lying) };
+            }
+        }
+    }
+}
