@@ -1,7 +1,7 @@
 //! The entry points: check the problem, choose the kernel, run it.
 
 use crate::problem::{Attention, Dims};
-use crate::schedule::{Call, Layout};
+use crate::schedule::{Call, Layout, Output};
 use crate::{CpuError, Element, Isa};
 
 /// Computes attention. See [`Attention`] for the formula.
@@ -22,9 +22,46 @@ pub fn forward<T: Element>(
 ) -> Result<(), CpuError> {
     let dims = problem.check(out.len(), lse.as_ref().map(|lse| lse.len()))?;
     demand(isa, &Isa::available())?;
-    T::run(isa, Call { problem, dims, out, lse });
+    let out = Output { out: out.as_mut_ptr(), lse: lse.map(<[_]>::as_mut_ptr) };
+    T::run(isa, Call { problem, dims, out });
     Ok(())
 }
+
+/// [`forward`] into new vectors, which need not be cleared first: the output `[B, H, Sq, E]` and, where `lse` asks for it, the LSE
+/// `[B, H, Sq]`.
+///
+/// # Errors
+/// As [`forward`].
+pub fn compute<T: Element>(problem: &Attention<'_, T>, isa: Isa, lse: bool) -> Result<Computed<T>, CpuError> {
+    let dims = problem.check_inputs()?;
+    demand(isa, &Isa::available())?;
+    let rows = dims.batch.saturating_mul(dims.heads).saturating_mul(dims.query_len);
+    let mut out = room(rows.saturating_mul(dims.value_dim))?;
+    let mut row_lse = lse.then(|| room(rows)).transpose()?;
+    let pointers = Output { out: out.as_mut_ptr(), lse: row_lse.as_mut().map(Vec::as_mut_ptr) };
+    T::run(isa, Call { problem, dims, out: pointers });
+    // SAFETY: both have room for that many, and the tasks have written every row of both.
+    unsafe {
+        out.set_len(rows * dims.value_dim);
+        if let Some(lse) = &mut row_lse {
+            lse.set_len(rows);
+        }
+    }
+    Ok((out, row_lse))
+}
+
+/// A vector with room for so many numbers.
+fn room<T>(numbers: usize) -> Result<Vec<T>, CpuError> {
+    let mut room = Vec::new();
+    let expected = || "as many elements as memory has room for".to_string();
+    match room.try_reserve_exact(numbers) {
+        Ok(()) => Ok(room),
+        Err(_) => Err(CpuError::Length { argument: "out", expected: expected(), found: numbers }),
+    }
+}
+
+/// An output and its LSE.
+pub type Computed<T> = (Vec<T>, Option<Vec<<T as Element>::Accum>>);
 
 /// Refuses an instruction set that is not among those available.
 fn demand(isa: Isa, available: &[Isa]) -> Result<(), CpuError> {
@@ -57,6 +94,31 @@ pub fn workspace_bytes<T: Element>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_output_beyond_all_memory_is_an_error() {
+        let data = [0.0_f32; 4];
+        let wide = crate::View::new(&data, [1 << 40, 1, 1 << 20, 4], [0, 0, 0, 1]).expect("one row, broadcast");
+        let narrow = crate::View::new(&data, [1 << 40, 1, 1, 4], [0, 0, 0, 1]).expect("one row, broadcast");
+        let problem = Attention {
+            query: wide,
+            key: narrow,
+            value: narrow,
+            scale: 1.0,
+            softcap: None,
+            bands: &[],
+            mask: None,
+            bias: None,
+            alibi_slopes: None,
+            relative_bias: None,
+            sinks: None,
+            blocks: None,
+            score_mod: None,
+        };
+        // The bands are checked first: no list of them could be as long as the batch.
+        assert!(matches!(compute(&problem, Isa::Portable, true), Err(CpuError::Length { argument: "bands", .. })));
+        assert!(matches!(room::<f64>(usize::MAX / 2), Err(CpuError::Length { argument: "out", .. })));
+    }
 
     #[test]
     fn an_instruction_set_that_is_not_there_is_refused() {

@@ -128,7 +128,7 @@ mod view;
 
 pub use element::Element;
 pub use error::CpuError;
-pub use forward::{forward, workspace_bytes};
+pub use forward::{Computed, compute, forward, workspace_bytes};
 pub use isa::Isa;
 pub use problem::{Attention, Band, Blocks, Mask, ScoreMod};
 pub use view::View;

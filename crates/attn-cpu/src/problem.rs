@@ -181,7 +181,7 @@ pub(crate) struct Dims {
 
 impl<T: Element> Attention<'_, T> {
     /// Checks every argument against the others, and the outputs' lengths.
-    pub(crate) fn check(&self, out: usize, lse: Option<usize>) -> Result<Dims, CpuError> {
+    pub(crate) fn check_inputs(&self) -> Result<Dims, CpuError> {
         let [batch, heads, query_len, head_dim] = self.query.shape();
         let [_, kv_heads, key_len, _] = self.key.shape();
         let value_dim = self.value.shape()[3];
@@ -195,6 +195,13 @@ impl<T: Element> Attention<'_, T> {
             return Err(value_error("key", format!("kv_heads that divide {heads} heads"), kv_heads));
         }
         self.check_options(&dims)?;
+        Ok(dims)
+    }
+
+    /// The same, with the lengths of outputs.
+    pub(crate) fn check(&self, out: usize, lse: Option<usize>) -> Result<Dims, CpuError> {
+        let dims = self.check_inputs()?;
+        let Dims { batch, heads, query_len, value_dim, .. } = dims;
         let rows = batch.saturating_mul(heads).saturating_mul(query_len);
         length("out", out, rows.saturating_mul(value_dim))?;
         lse.map_or(Ok(()), |lse| length("lse", lse, rows))?;

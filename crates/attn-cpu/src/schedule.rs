@@ -41,8 +41,7 @@ const SERIAL_PRODUCTS: u128 = 1 << 20;
 pub struct Call<'a, T, W> {
     pub(crate) problem: &'a Attention<'a, T>,
     pub(crate) dims: Dims,
-    pub(crate) out: &'a mut [T],
-    pub(crate) lse: Option<&'a mut [W]>,
+    pub(crate) out: Output<T, W>,
 }
 
 /// What the cut and the scratch depend on besides the problem.
@@ -185,10 +184,10 @@ impl Layout {
 }
 
 /// Runs a checked problem on vectors of `S`, which this machine has.
-pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(mut call: Call<'_, T, S::A>) {
+pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>) {
     let dims = call.dims;
     let layout = Layout::new(&dims, Geometry::of::<S>());
-    if layout.tasks == 0 || (dims.value_dim == 0 && call.lse.is_none()) {
+    if layout.tasks == 0 || (dims.value_dim == 0 && call.out.lse.is_none()) {
         return;
     }
     let order = order(call.problem, &dims, &layout);
@@ -198,20 +197,23 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(mut call: Call<'_, T, S
         0..SERIAL_PRODUCTS => 1,
         _ => rayon::current_num_threads().min(order.len()),
     };
-    let out = Output { out: call.out.as_mut_ptr(), lse: call.lse.as_mut().map(|lse| lse.as_mut_ptr()) };
     let mut partials = Partials::new(&layout);
     let partials = partials.shared();
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut worker = Worker::<S, T>::new(call.problem, dims, layout, out, partials);
+        // A thread that wakes up when all is done makes nothing.
+        let mut worker = None;
         while let Some((_, item)) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let worker =
+                worker.get_or_insert_with(|| Worker::<S, T>::new(call.problem, dims, layout, call.out, partials));
             worker.item(item / layout.splits, item % layout.splits);
         }
     };
     if workers == 1 {
         return work();
     }
-    rayon::scope(|scope| {
+    // The calling thread works too, whether or not it is one of the pool's: it need not wait for another to wake up.
+    rayon::in_place_scope(|scope| {
         for _ in 1..workers {
             scope.spawn(|_| work());
         }
@@ -271,13 +273,13 @@ fn keys_in_blocks(
     (seen / count.max(1)) as u64
 }
 
-/// Where results go. Tasks write disjoint rows.
+/// Where results go. Tasks write disjoint rows, and together all of them.
 #[derive(Debug)]
-pub(crate) struct Output<T, A> {
+pub struct Output<T, A> {
     /// `[B, H, Sq, E]`.
-    pub out: *mut T,
+    pub(crate) out: *mut T,
     /// `[B, H, Sq]`.
-    pub lse: Option<*mut A>,
+    pub(crate) lse: Option<*mut A>,
 }
 
 impl<T, A> Clone for Output<T, A> {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use attn_cpu::{Attention, Band, CpuError, Isa, View, forward, workspace_bytes};
+use attn_cpu::{Attention, Band, CpuError, Isa, View, compute, forward, workspace_bytes};
 use common::{Array, Dims, Lay, Owned, OwnedBlocks, Random, Real, check_all, indices};
 use half::{bf16, f16};
 
@@ -194,6 +194,18 @@ fn the_same_bits_for_any_number_of_threads() {
         same_bits::<f64>(isa);
         same_bits::<f16>(isa);
         same_bits::<bf16>(isa);
+    }
+}
+
+/// Into new vectors as into given ones, with the LSE and without, empty axes included.
+#[test]
+fn new_vectors_hold_the_same() {
+    for dims in [DIMS, Dims { query_len: 0, ..DIMS }, Dims { key_len: 0, ..DIMS }, Dims { value_dim: 0, ..DIMS }] {
+        let owned = Owned::<f32>::plain(dims, 21);
+        let (out, lse) = owned.run(Isa::detect());
+        let problem = owned.problem();
+        assert_eq!(compute(&problem, Isa::detect(), true), Ok((out.clone(), Some(lse))), "{dims:?}");
+        assert_eq!(compute(&problem, Isa::detect(), false), Ok((out, None)), "{dims:?}");
     }
 }
 

@@ -186,10 +186,7 @@ fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Host
         blocks,
         score_mod: function.as_ref().map(|function| ScoreMod::new(function)),
     };
-    let rows = batch * heads * query_len;
-    let mut out = vec![T::default(); rows * value_dim];
-    let mut row_lse = lse.then(|| vec![A::default(); rows]);
-    attn_cpu::forward(&attention, isa, &mut out, row_lse.as_deref_mut()).map_err(|error| failed(&error))?;
+    let (out, row_lse) = attn_cpu::compute(&attention, isa, lse).map_err(|error| failed(&error))?;
     let device = inputs.query.device();
     let tensor = |data: TensorData| -> FloatTensor<M::Backend> { M::Backend::float_from_data(data, &device) };
     Ok(AttentionOutputs {

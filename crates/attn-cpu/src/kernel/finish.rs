@@ -6,7 +6,7 @@ use crate::simd::{Job, Simd};
 
 /// One row of accumulators and where it goes.
 pub(crate) struct Finish<S: Simd, T> {
-    /// `[count rounded up to vectors]`. Scaled in place.
+    /// `[count rounded up to vectors]`. Scaled in place where the elements are narrower.
     pub acc: *mut S::A,
     pub factor: S::A,
     pub count: usize,
@@ -25,14 +25,20 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Finish<S, T> {
             let zero = S::splat(S::A::ZERO);
             let factor = S::splat(self.factor);
             let mut check = zero;
-            for v in 0..self.count.div_ceil(S::LANES) {
-                let at = self.acc.add(v * S::LANES);
+            let mut i = 0;
+            while i < self.count {
+                let at = self.acc.add(i);
                 let x = S::mul(S::load(at), factor);
                 check = S::fma(x, zero, check);
-                S::store(at, x);
-            }
-            for i in 0..self.count {
-                *self.out.add(i) = T::narrow(*self.acc.add(i));
+                if T::IS_WIDE && i + S::LANES <= self.count {
+                    S::store(self.out.add(i).cast(), x);
+                } else {
+                    S::store(at, x);
+                    for j in i..self.count.min(i + S::LANES) {
+                        *self.out.add(j) = T::narrow(*self.acc.add(j));
+                    }
+                }
+                i += S::LANES;
             }
             S::reduce_add(check) == S::A::ZERO
         }

@@ -38,6 +38,21 @@ pub(crate) struct Strip {
     all: (usize, usize),
 }
 
+impl Strip {
+    fn of(rows: &[Row]) -> Self {
+        let (mut some, mut all) = ((usize::MAX, 0), (0, usize::MAX));
+        for row in rows {
+            if row.start == row.end {
+                all = (0, 0);
+                continue;
+            }
+            some = (some.0.min(row.start), some.1.max(row.end));
+            all = if all == (0, 0) { all } else { (all.0.max(row.start), all.1.min(row.end)) };
+        }
+        Self { some: if some.1 == 0 { (0, 0) } else { some }, all }
+    }
+}
+
 /// A block of keys of the running task.
 #[derive(Debug, Clone, Copy)]
 struct Block {
@@ -161,16 +176,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             Row { query, head, start, end, blocks }
         }));
         self.strips.clear();
-        self.strips.extend(self.rows.chunks(ROWS).map(|rows| {
-            let seeing = || rows.iter().filter(|row| row.start < row.end);
-            let least = |of: fn(&Row) -> usize| seeing().map(of).min().unwrap_or(0);
-            let most = |of: fn(&Row) -> usize| seeing().map(of).max().unwrap_or(0);
-            let blind = seeing().count() < rows.len();
-            Strip {
-                some: (least(|row| row.start), most(|row| row.end)),
-                all: if blind { (0, 0) } else { (most(|row| row.start), least(|row| row.end)) },
-            }
-        }));
+        self.strips.extend(self.rows.chunks(ROWS).map(Strip::of));
     }
 
     /// Goes through the keys that the task sees, block by block.

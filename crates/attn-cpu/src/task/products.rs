@@ -13,7 +13,7 @@ use crate::kernel::{ROWS, STRIDE, dot, lying, tile};
 use crate::math::Float;
 
 /// Most rows of a task whose scores are computed straight from the keys as they lie. With more, packing pays.
-const FEW_ROWS: usize = 8;
+const FEW_ROWS: usize = 16;
 
 /// Values as they lie of each stream that all dimensions are accumulated from before the next.
 const LYING_KEYS: usize = 16;
