@@ -212,8 +212,7 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>
     if workers == 1 {
         return work();
     }
-    // The calling thread works too, whether or not it is one of the pool's: it need not wait for another to wake up.
-    rayon::in_place_scope(|scope| {
+    rayon::scope(|scope| {
         for _ in 1..workers {
             scope.spawn(|_| work());
         }
