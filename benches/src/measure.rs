@@ -142,8 +142,9 @@ fn queued_calls(effort: Effort, mut turn: impl FnMut(u32) -> Result<f64>) -> Res
     }
 }
 
-/// How long the threads of other libraries' pools spin after their last work, and more: OpenMP's take a millisecond.
-const REST: Duration = Duration::from_millis(3);
+/// How long the threads of other libraries' pools spin after their last work, and more: GNU OpenMP's, which are LibTorch's, turn 300,000
+/// times, five milliseconds here. As long as they do, a core is not there for who comes next.
+const REST: Duration = Duration::from_millis(8);
 
 /// Lets the pool of whoever had the last turn fall asleep, and wakes the next one's where its calls are short. A device has no
 /// such pools.

@@ -72,11 +72,12 @@ fn demand(isa: Isa, available: &[Isa]) -> Result<(), CpuError> {
     Err(CpuError::IsaUnavailable { available: names.join(", "), found: isa.name() })
 }
 
-/// The most scratch memory in bytes that [`forward`] holds at once on `threads` threads, whatever the instruction set.
+/// The most scratch memory in bytes that [`forward`] holds at once on `threads` threads with an instruction set.
 ///
 /// Lengths: `batch` B, `heads` H, `kv_heads` G, `query_len` Sq, `key_len` Sk, `head_dim` D, `value_dim` E.
 #[allow(clippy::too_many_arguments, reason = "one number an axis")]
 pub fn workspace_bytes<T: Element>(
+    isa: Isa,
     batch: usize,
     heads: usize,
     kv_heads: usize,
@@ -87,8 +88,7 @@ pub fn workspace_bytes<T: Element>(
     threads: usize,
 ) -> u64 {
     let dims = Dims { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim };
-    let bytes = |isa| Layout::new(&dims, T::geometry(isa)).bytes(threads);
-    Isa::available().into_iter().map(bytes).max().unwrap_or(0)
+    Layout::new(&dims, T::geometry(isa)).bytes(threads)
 }
 
 #[cfg(test)]

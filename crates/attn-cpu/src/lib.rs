@@ -55,7 +55,7 @@
 //!
 //! - **Rows.** The rows of a group of query heads that share a key/value head are taken together, query by query. GQA packs
 //!   each key once for all its heads, and one decoded token of a group reads keys and values once.
-//! - **Few rows.** A task of up to 8 rows (decoding) takes its scores straight from the keys as they lie, and multiplies the
+//! - **Few rows.** A task of up to 16 rows (decoding) takes its scores straight from the keys as they lie, and multiplies the
 //!   values as they lie: packing costs more than it saves there (`kernel/dot.rs`, `kernel/lying.rs`). Both read four places of a
 //!   block by turns, since a core's prefetchers keep more lines on their way for four streams of addresses than for one.
 //! - **Few tasks, many keys.** The keys of each task are split, and the parts joined by their maxima and sums (`partial.rs`), in the order
@@ -94,7 +94,7 @@
 //! | `TASK_ROWS` | 768 | rows that share a packed block; their accumulators take 192 KB at value_dim 64 |
 //! | `SHORT_ROWS`, `ENOUGH_TASKS` | 192, 32 | shorter tasks where there would be too few for many threads |
 //! | `SPLIT_KEYS` | 1024 | fewest keys of a part, where there are fewer than `ENOUGH_TASKS` tasks; joining costs 1% |
-//! | `FEW_ROWS` | 8 | above, packing a key costs less than adding up the vectors of each product |
+//! | `FEW_ROWS` | 16 | above, packing a key costs less than adding up the vectors of each product |
 //! | `STREAMS` | 4 | places read by turns; twice the speed of one where keys come from memory |
 //! | `LYING_KEYS` | 16 | values of each stream for which all rows are accumulated while they are in the first-level cache |
 //! | `SERIAL_PRODUCTS` | 2²⁰ | below, a second thread takes longer to wake than the work takes |

@@ -306,8 +306,20 @@ fn the_instruction_set_chosen_is_this_machines_own() {
 
 #[test]
 fn the_workspace_is_small_and_does_not_grow_with_length() {
-    let at = |length| workspace_bytes::<f32>(1, 8, 8, length, length, 64, 64, 2);
+    let at = |length| workspace_bytes::<f32>(Isa::detect(), 1, 8, 8, length, length, 64, 64, 2);
     assert!(at(16384) < 4 << 20, "{}", at(16384));
     assert!(at(1 << 20) < at(16384) + (1 << 20));
-    assert!(workspace_bytes::<f32>(usize::MAX, 8, 8, usize::MAX, usize::MAX, usize::MAX, usize::MAX, usize::MAX) > 0);
+    assert!(
+        workspace_bytes::<f32>(
+            Isa::detect(),
+            usize::MAX,
+            8,
+            8,
+            usize::MAX,
+            usize::MAX,
+            usize::MAX,
+            usize::MAX,
+            usize::MAX
+        ) > 0
+    );
 }

@@ -67,11 +67,12 @@ impl<M: HostMemory> AttentionKernel<M::Backend> for CpuKernel<M> {
     }
 
     fn workspace_bytes(&self, _device: &Device<M::Backend>, problem: &Problem, _pass: Pass) -> u64 {
+        let isa = self.isa.unwrap_or_else(Isa::detect);
         match problem.dtype {
-            FloatDType::F64 => workspace::<f64>(problem),
-            FloatDType::F16 => workspace::<f16>(problem),
-            FloatDType::BF16 => workspace::<bf16>(problem),
-            FloatDType::F32 | FloatDType::Flex32 => workspace::<f32>(problem),
+            FloatDType::F64 => workspace::<f64>(isa, problem),
+            FloatDType::F16 => workspace::<f16>(isa, problem),
+            FloatDType::BF16 => workspace::<bf16>(isa, problem),
+            FloatDType::F32 | FloatDType::Flex32 => workspace::<f32>(isa, problem),
         }
     }
 
@@ -114,10 +115,11 @@ impl<M: HostMemory> CpuKernel<M> {
 }
 
 /// The kernel's scratch, the binding's copies of what is per batch entry and per head, and the small change.
-fn workspace<T: attn_cpu::Element>(problem: &Problem) -> u64 {
+fn workspace<T: attn_cpu::Element>(isa: Isa, problem: &Problem) -> u64 {
     /// Shapes, strides and reference counts of the outputs, and the thread pool's queues; up to 2 KB were seen.
     const SMALL: u64 = 64 << 10;
     let scratch = attn_cpu::workspace_bytes::<T>(
+        isa,
         problem.batch,
         problem.heads,
         problem.kv_heads,
