@@ -44,8 +44,8 @@
 //!         pack the keys into panels [head_dim, 64 keys], widen the values  kernel/pack.rs, task/products.rs
 //!         for each strip of 6 rows that sees any of them:
 //!             S = q · kᵀ             6 × 64 at a time, in registers        kernel/tile.rs
-//!             scale, softcap, ALiBi, bias, mask where there are any        kernel/options.rs
-//!             what the band hides ← −∞
+//!             scale, softcap, ALiBi, bias where there are any              kernel/options.rs
+//!             what the band, the mask, the blocks hide ← −∞                kernel/mask.rs
 //!             M' = max(M, max S);  P = 2^(S·log₂e − M');  rescale sum      kernel/softmax.rs
 //!             acc = 2^(M − M') · acc + P · v     6 × 64 at a time          kernel/tile.rs
 //!     out = acc / (sum + sink),  lse = M · ln 2 + ln sum                   task/finish.rs
@@ -66,8 +66,9 @@
 //! - **Tiles nobody sees** are not visited: a strip's part of a block is cut to the vectors that any of its rows sees, the
 //!   product with the values to the very keys. Tiles that all rows see skip hiding, and a problem with nothing but a
 //!   positive scale skips the options: the scale goes into the exponent's multiplication.
-//! - **Masks by blocks.** Groups of 64 keys that no row of a task sees are not packed, those that no row of a strip sees not
-//!   multiplied, those that all see not masked (`task/blocks.rs`).
+//! - **Masks.** Groups of 64 keys that no row of a task sees are not packed, those that no row of a strip sees not multiplied, those
+//!   that all see not masked: read off the table of a mask by blocks (`task/blocks.rs`), or off the bytes of a mask, which are looked
+//!   at once for each strip and block (`task/mask.rs`). A mask alone leaves the scale in the exponent's multiplication.
 //! - **Hidden NaN.** A weight of 0 times a hidden NaN would be NaN. Outputs are tested for being finite as they are written;
 //!   a task that fails runs again and skips hidden pairs one by one (`task/careful.rs`). Clean inputs pay nothing.
 //! - **Base 2.** Maxima are kept in base 2, rounded once; the exponent is one fused multiplication of the raw score. So

@@ -13,7 +13,7 @@ use crate::kernel::{BLOCK, BLOCK_BYTES, PIECE, ROWS, STRIDE};
 use crate::partial::{Partials, State};
 use crate::problem::{Attention, Blocks, Dims, EMPTY, MASK_BLOCK};
 use crate::simd::Simd;
-use crate::task::{Row, Strip, Worker};
+use crate::task::{Row, Strip, Through, Worker};
 
 /// Most rows of a task. Packing a key and a value costs about 10 rows' products, so 768 rows hide it (1%); their
 /// accumulators, 192 KB at value_dim 64 in f32, lie in the second-level cache beside a block of keys and values.
@@ -161,7 +161,8 @@ impl Layout {
             .into_iter()
             .fold(0_u64, |sum, part| sum.saturating_add((part as u64).saturating_add(64)).saturating_add(64));
         let rows = (self.task_rows as u64).saturating_mul(size_of::<Row>() as u64);
-        let strips = (self.task_rows.div_ceil(ROWS) as u64).saturating_mul(size_of::<Strip>() as u64);
+        let strips =
+            (self.task_rows.div_ceil(ROWS) as u64).saturating_mul((size_of::<Strip>() + size_of::<Through>()) as u64);
         let worker = parts.saturating_mul(self.accum_bytes as u64).saturating_add(rows).saturating_add(strips);
         let items = self.tasks.saturating_mul(self.splits);
         let list = (items as u64).saturating_mul(size_of::<(u64, usize)>() as u64);

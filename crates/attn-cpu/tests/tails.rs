@@ -3,7 +3,7 @@
 mod common;
 
 use attn_cpu::Band;
-use common::{Dims, Lay, Owned, OwnedBlocks, Random, Real, check_all};
+use common::{Array, Dims, Lay, Owned, OwnedBlocks, Random, Real, check_all};
 use half::{bf16, f16};
 
 const BASE: Dims = Dims { batch: 1, heads: 2, kv_heads: 1, query_len: 7, key_len: 19, head_dim: 9, value_dim: 10 };
@@ -149,5 +149,50 @@ fn few_rows_and_wide_values() {
             check_all(&Owned::<f16>::plain(dims, value_dim as u64));
             check_all(&Owned::<bf16>::plain(Dims { head_dim: 41, ..dims }, value_dim as u64));
         }
+    }
+}
+
+/// Masks whose groups of 64 keys are hidden whole, seen whole or in part, for all rows, for some, for some heads; of either polarity, beside
+/// a bias and a window, and where hidden keys hold NaN.
+#[test]
+fn masks_by_groups() {
+    let kinds = [0_u8, 1, 2, 1, 0, 0, 2, 1, 1, 0, 2];
+    for (query_len, key_len) in [(1, 640), (23, 700), (40, 129), (7, 64), (205, 600)] {
+        let dims = Dims { query_len, key_len, value_dim: 16, ..BASE };
+        for (seed, (heads, rows)) in [(1, 1), (1, query_len), (2, query_len)].into_iter().enumerate() {
+            let mut at = 0;
+            let keep = Array::new([1, heads, rows, key_len], Lay::Plain, 9, || {
+                let (row, key) = (at / key_len, at % key_len);
+                at += 1;
+                match kinds[(key / 64 + row / 13) % kinds.len()] {
+                    2 => u8::from((key * 7 + row * 3) % 5 < 3),
+                    kind => kind,
+                }
+            });
+            let shape = [1, dims.heads, query_len, key_len];
+            masked::<f32>(dims, seed as u64, &keep.clone().broadcast(shape));
+            masked::<bf16>(dims, seed as u64, &keep.broadcast(shape));
+        }
+    }
+}
+
+fn masked<T: Real>(dims: Dims, seed: u64, keep: &Array<u8>) {
+    for polarity in [true, false] {
+        let mut owned = Owned::<T>::plain(dims, seed);
+        // The same bytes, of which the others are seen: what is hidden whole in the one is seen whole in the other.
+        owned.mask = Some((keep.clone(), polarity));
+        check_all(&owned);
+        let offset = dims.key_len as i64 - dims.query_len as i64;
+        owned.bands = vec![Band { offset, lower: Some(-130), upper: Some(2), keys: dims.key_len }];
+        owned.softcap = Some(9.0);
+        check_all(&owned);
+        for j in 0..dims.key_len {
+            let seen = |i| (0..dims.heads).any(|h| (keep.get([0, h, i, j]) != 0) == polarity);
+            if !(0..dims.query_len).any(seen) {
+                owned.key.set([0, 0, j, 0], T::of(f64::NAN));
+                owned.value.set([0, 0, j, 1], T::of(f64::INFINITY));
+            }
+        }
+        check_all(&owned);
     }
 }

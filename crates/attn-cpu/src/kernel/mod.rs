@@ -3,6 +3,7 @@
 pub(crate) mod dot;
 pub(crate) mod finish;
 pub(crate) mod lying;
+pub(crate) mod mask;
 pub(crate) mod options;
 pub(crate) mod pack;
 pub(crate) mod softmax;

@@ -1,4 +1,4 @@
-//! What the contract does to a raw score before hiding: scale, softcap, ALiBi, biases, and the mask as a bias of −∞.
+//! What the contract does to a raw score before hiding: scale, softcap, ALiBi, biases.
 
 use crate::element::{Kernel, Loads};
 use crate::kernel::pack::widen_row;
@@ -31,10 +31,6 @@ pub(crate) struct Options<S: Simd, T> {
     /// The bias of the first key and the stride to the next. Null where there is none.
     pub bias: *const T,
     pub bias_stride: usize,
-    /// The mask byte of the first key and the stride to the next. Null where there is none.
-    pub mask: *const u8,
-    pub mask_stride: usize,
-    pub seen_when: bool,
     /// `[vectors · LANES]` of scratch.
     pub addend: *mut S::A,
 }
@@ -47,7 +43,7 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Job<S> for Options<S, T> {
         // SAFETY: the fields' own promises.
         unsafe {
             self.shape();
-            if !self.bias.is_null() || !self.mask.is_null() || self.relative.is_some() {
+            if !self.bias.is_null() || self.relative.is_some() {
                 self.gather();
                 self.add();
             }
@@ -80,10 +76,10 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Options<S, T> {
         }
     }
 
-    /// Writes what is to be added: the biases, or 0, and −∞ where one of them is that or the mask hides.
+    /// Writes what is to be added: the biases, or 0, and −∞ where one of them is that.
     #[inline(always)]
     unsafe fn gather(&self) {
-        // SAFETY: `bias` and `mask` are valid for `keys` elements at their strides, `addend` for the whole row.
+        // SAFETY: `bias` is valid for `keys` elements at its stride, `addend` for the whole row.
         unsafe {
             if self.bias.is_null() {
                 std::slice::from_raw_parts_mut(self.addend, self.keys).fill(S::A::ZERO);
@@ -94,22 +90,6 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy> Options<S, T> {
             }
             if let Some(relative) = &self.relative {
                 self.gather_relative(relative);
-            }
-            if self.mask.is_null() {
-                return;
-            }
-            let addend = std::slice::from_raw_parts_mut(self.addend, self.keys);
-            if self.mask_stride == 1 {
-                let mask = std::slice::from_raw_parts(self.mask, self.keys);
-                for (x, byte) in addend.iter_mut().zip(mask) {
-                    *x = if (*byte != 0) == self.seen_when { *x } else { S::A::NEG_INFINITY };
-                }
-            } else {
-                for (key, x) in addend.iter_mut().enumerate() {
-                    if (*self.mask.add(key * self.mask_stride) != 0) != self.seen_when {
-                        *x = S::A::NEG_INFINITY;
-                    }
-                }
             }
         }
     }

@@ -31,9 +31,10 @@ pub(super) fn runs(groups: Groups, count: usize) -> impl Iterator<Item = Range<u
 }
 
 impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
-    /// The groups of a block that any row of a span sees.
-    pub(super) fn groups(&self, block: Block, span: Span) -> Groups {
-        let Some(blocks) = self.problem.blocks else { return ALL };
+    /// The groups of a block that any row of a span sees, by blocks and through the mask.
+    pub(super) fn groups(&self, block: Block, span: Span, strip: usize) -> Groups {
+        let through = self.through.get(strip).map_or(ALL, |through| through.some);
+        let Some(blocks) = self.problem.blocks else { return through };
         let mut seen = 0;
         let mut last = usize::MAX;
         for row in &self.rows[span.row..span.row + span.rows] {
@@ -45,16 +46,16 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
                 }
             }
         }
-        seen
+        seen & through
     }
 
     /// The groups of a block that the task sees.
     pub(super) fn groups_of_task(&self, block: Block) -> Groups {
-        if self.problem.blocks.is_none() {
+        if self.problem.blocks.is_none() && self.through.is_empty() {
             return ALL;
         }
-        let spans = (0..self.strips.len()).filter_map(|strip| self.span(block, strip));
-        spans.map(|span| self.groups(block, span)).fold(0, |seen, groups| seen | groups)
+        let spans = (0..self.strips.len()).filter_map(|strip| Some((strip, self.span(block, strip)?)));
+        spans.map(|(strip, span)| self.groups(block, span, strip)).fold(0, |seen, groups| seen | groups)
     }
 
     /// Sets what the blocks hide to −∞.

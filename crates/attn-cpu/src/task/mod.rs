@@ -3,9 +3,12 @@
 mod blocks;
 mod careful;
 mod finish;
+mod mask;
 mod products;
 
 use std::ops::Range;
+
+pub(crate) use mask::Through;
 
 use crate::element::{Element, Loads};
 use crate::kernel::options::{Options, Relative};
@@ -93,6 +96,8 @@ pub(crate) struct Worker<'a, S: Loads<T>, T: Element<Accum = S::A>> {
     scratch: Scratch<S::A>,
     rows: Vec<Row>,
     strips: Vec<Strip>,
+    /// What each strip sees of the running block through the mask. Empty where there is none.
+    through: Vec<Through>,
     /// Batch entry and key/value head of the running task.
     entry: (usize, usize),
     /// Whether anything but a positive scale is to be applied to the scores.
@@ -119,8 +124,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             || problem.alibi_slopes.is_some()
             || problem.relative_bias.is_some()
             || problem.score_mod.is_some()
-            || problem.bias.is_some()
-            || problem.mask.is_some();
+            || problem.bias.is_some();
         Self {
             problem,
             dims,
@@ -130,6 +134,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             scratch: Scratch::new(layout.parts()),
             rows: Vec::with_capacity(layout.task_rows),
             strips: Vec::with_capacity(layout.task_rows.div_ceil(ROWS)),
+            through: Vec::with_capacity(if problem.mask.is_some() { layout.task_rows.div_ceil(ROWS) } else { 0 }),
             entry: (0, 0),
             options,
             unit: S::A::from_f64(if options { std::f64::consts::LOG2_E } else { unit }),
@@ -190,15 +195,20 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         self.stage_queries();
         for start in (start..end).step_by(self.layout.block_keys) {
             let block = Block { start, end: end.min(start + self.layout.block_keys) };
+            self.look(block);
             self.pack(block, self.groups_of_task(block));
             for strip in 0..self.strips.len() {
                 let Some(span) = self.span(block, strip) else { continue };
-                if self.problem.blocks.is_none() {
-                    self.strip(block, span);
-                    continue;
-                }
-                for run in blocks::runs(self.groups(block, span), block.end - block.start) {
-                    self.strip(block, span.part(run, S::LANES));
+                match self.groups(block, span, strip) {
+                    blocks::ALL => self.strip(block, span),
+                    groups => {
+                        for run in blocks::runs(groups, block.end - block.start) {
+                            let part = span.part(run, S::LANES);
+                            if part.keys.0 < part.keys.1 {
+                                self.strip(block, part);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -221,8 +231,10 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         self.scores(block, span);
         if self.options {
             self.apply_options(block, span);
-            self.apply_function(block, span);
         }
+        let through = self.through.get(span.row / ROWS).copied().unwrap_or(Through::WHOLE);
+        self.hide_by_mask(block, span, through);
+        self.apply_function(block, span);
         let all = self.strips[span.row / ROWS].all;
         if all.0 > block.start + span.columns.0 || all.1 < block.start + span.columns.1 {
             self.hide(block, span);
@@ -238,7 +250,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         }
     }
 
-    /// Scale, softcap, ALiBi, biases and mask, row by row.
+    /// Scale, softcap, ALiBi and biases, row by row.
     fn apply_options(&mut self, block: Block, span: Span) {
         let problem = self.problem;
         let key = block.start + span.columns.0;
@@ -249,7 +261,6 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             let position = row.query as f64 + problem.bands[self.entry.0].offset as f64;
             let at = |strides: [usize; 4]| index.iter().zip(strides).map(|(i, s)| i * s).sum::<usize>();
             let bias = problem.bias.map(|bias| bias.data().as_ptr().wrapping_add(at(bias.strides())));
-            let mask = problem.mask.map(|mask| mask.view.data().as_ptr().wrapping_add(at(mask.view.strides())));
             let job = Options::<S, T> {
                 scores: self.scratch.scores(r, span.columns.0),
                 vectors: (span.columns.1 - span.columns.0) / S::LANES,
@@ -265,12 +276,9 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
                 }),
                 bias: bias.unwrap_or(std::ptr::null()),
                 bias_stride: problem.bias.map_or(0, |bias| bias.strides()[3]),
-                mask: mask.unwrap_or(std::ptr::null()),
-                mask_stride: problem.mask.map_or(0, |mask| mask.view.strides()[3]),
-                seen_when: problem.mask.is_some_and(|mask| mask.seen_when),
                 addend: self.scratch.addend(),
             };
-            // SAFETY: mask and bias were checked to have the scores' shape, and the keys from `key` on lie below key_len; the table was
+            // SAFETY: the bias was checked to have the scores' shape, and the keys from `key` on lie below key_len; the table was
             // checked to have a row of `2·reach + 1` for every head.
             unsafe { S::enter(job) };
         }
