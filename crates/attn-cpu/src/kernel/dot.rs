@@ -66,7 +66,7 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, const R: usize> Rows<
         let d = &self.0;
         let per_unit = if S::PAIRS { 2 } else { 1 };
         let units = d.dims / per_unit;
-        // SAFETY: whole units of dimensions stay below `dims`, keys below `count`, rows below R. Prefetching never faults.
+        // SAFETY: whole units of dimensions stay below `dims`, keys below `count`, rows below R.
         unsafe {
             let keys = d.keys.add(first * d.key_stride);
             let mut acc = [[S::splat(S::A::ZERO); K]; R];
@@ -87,9 +87,9 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, const R: usize> Rows<
             }
             for (r, row) in acc.iter().enumerate() {
                 let to = d.scores.add(r * d.stride + first);
-                if let [a, b, c, d] = row[..] {
+                if let [one, two, three, four] = row[..] {
                     let mut sums = [S::A::ZERO; 4];
-                    S::sums([a, b, c, d], sums.as_mut_ptr());
+                    S::sums([one, two, three, four], sums.as_mut_ptr());
                     sums.into_iter().enumerate().for_each(|(k, sum)| *to.add(k * apart) = sum);
                 } else {
                     row.iter().enumerate().for_each(|(k, x)| *to.add(k * apart) = S::reduce_add(*x));

@@ -4,7 +4,7 @@
 //! than one does. So the keys are taken from [`STREAMS`] places by turns, here as in `dot.rs`.
 
 use crate::element::{Kernel, Loads};
-use crate::kernel::STRIDE;
+use crate::kernel::{STRIDE, tile};
 use crate::simd::{Job, Simd};
 
 /// Places of a block of keys that are read by turns.
@@ -89,12 +89,7 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const N: usize,
         // SAFETY: the operands are valid for R rows, N vectors and all keys, as `run` was promised.
         unsafe {
             let mut acc = [[S::splat(S::A::default()); N]; R];
-            for (r, row) in acc.iter_mut().enumerate() {
-                let factor = S::splat(*t.factor.add(r));
-                for (v, x) in row.iter_mut().enumerate() {
-                    *x = S::mul(factor, S::load(t.c.add(r * t.c_stride + v * S::LANES)));
-                }
-            }
+            tile::rescale::<S, R, N>(&mut acc, t.c, t.c_stride, t.factor);
             for key in 0..t.depth {
                 for stream in 0..K {
                     let key = key + stream * t.apart;
@@ -108,11 +103,7 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const N: usize,
                     }
                 }
             }
-            for (r, row) in acc.iter().enumerate() {
-                for (v, x) in row.iter().enumerate() {
-                    S::store(t.c.add(r * t.c_stride + v * S::LANES), *x);
-                }
-            }
+            tile::write::<S, R, N>(&acc, t.c, t.c_stride);
         }
     }
 }

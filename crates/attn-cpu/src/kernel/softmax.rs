@@ -48,9 +48,9 @@ impl<S: Simd> Job<S> for Softmax<S> {
             }
             for (r, base) in base.iter().enumerate().take(self.rows) {
                 if S::PAIRS && self.pairs {
-                    self.weigh_pairs(r, *base);
+                    self.weigh::<true>(r, *base);
                 } else {
-                    self.weigh(r, *base);
+                    self.weigh::<false>(r, *base);
                 }
             }
         }
@@ -92,9 +92,10 @@ impl<S: Simd> Softmax<S> {
         }
     }
 
-    /// Turns row `r`'s scores into weights and adds them to its sum.
+    /// Turns row `r`'s scores into weights and adds them to its sum. With `PAIRS`, weights are rounded to bf16 after they were added: two
+    /// vectors of them become one, which never overtakes the scores still to be read.
     #[inline(always)]
-    unsafe fn weigh(&self, r: usize, base: S::V) {
+    unsafe fn weigh<const PAIRS: bool>(&self, r: usize, base: S::V) {
         // SAFETY: `r` is a row, and every vector touched lies in it.
         unsafe {
             let row = self.scores.add(r * self.stride);
@@ -103,65 +104,56 @@ impl<S: Simd> Softmax<S> {
             let minus = S::sub(S::splat(S::A::ZERO), base);
             let mut sum = [S::splat(S::A::ZERO); UNROLL];
             sum[0] = S::mul(S::load(to), S::splat(*self.factor.add(r)));
-            let mut at = row;
-            for _ in 0..self.vectors / UNROLL {
-                for sum in &mut sum {
-                    let weight = exp2::<S>(S::fma(S::load(at), unit, minus));
-                    S::store(at, weight);
-                    *sum = S::add(*sum, weight);
-                    at = at.add(S::LANES);
-                }
+            let mut vector = 0;
+            while vector + UNROLL <= self.vectors {
+                let weights = Self::weights(row.add(vector * S::LANES), UNROLL, (unit, minus), &mut sum);
+                Self::write::<PAIRS>(row, vector, &weights);
+                vector += UNROLL;
             }
-            for _ in 0..self.vectors % UNROLL {
-                let weight = exp2::<S>(S::fma(S::load(at), unit, minus));
-                S::store(at, weight);
-                sum[0] = S::add(sum[0], weight);
-                at = at.add(S::LANES);
+            if vector < self.vectors {
+                let left = self.vectors - vector;
+                let weights = Self::weights(row.add(vector * S::LANES), left, (unit, minus), &mut sum);
+                Self::write::<PAIRS>(row, vector, &weights[..left]);
             }
             let sum = S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]));
             S::store(to, sum);
         }
     }
 
-    /// The same, with the weights rounded to bf16 after they were added: two vectors of them become one, which never overtakes the
-    /// scores still to be read.
+    /// The weights of `count` vectors of scores, added to as many sums.
     #[inline(always)]
-    unsafe fn weigh_pairs(&self, r: usize, base: S::V) {
-        // SAFETY: `r` is a row, and every vector touched lies in it.
+    unsafe fn weights(
+        from: *const S::A,
+        count: usize,
+        (unit, minus): (S::V, S::V),
+        sum: &mut [S::V; UNROLL],
+    ) -> [S::V; UNROLL] {
+        // SAFETY: `from` is valid for `count` vectors, which are at most UNROLL.
         unsafe {
-            let row = self.scores.add(r * self.stride);
-            let to = self.sum.add(r * S::LANES);
-            let unit = S::splat(self.unit);
-            let minus = S::sub(S::splat(S::A::ZERO), base);
-            let mut sum = [S::splat(S::A::ZERO); UNROLL];
-            sum[0] = S::mul(S::load(to), S::splat(*self.factor.add(r)));
-            let (mut at, mut units) = (row.cast_const(), row);
-            for _ in 0..self.vectors / UNROLL {
-                let mut weights = [S::splat(S::A::ZERO); UNROLL];
-                for (weight, sum) in weights.iter_mut().zip(&mut sum) {
-                    *weight = exp2::<S>(S::fma(S::load(at), unit, minus));
-                    *sum = S::add(*sum, *weight);
-                    at = at.add(S::LANES);
+            let mut weights = [S::splat(S::A::ZERO); UNROLL];
+            for v in 0..count {
+                weights[v] = exp2::<S>(S::fma(S::load(from.add(v * S::LANES)), unit, minus));
+                sum[v] = S::add(sum[v], weights[v]);
+            }
+            weights
+        }
+    }
+
+    /// Writes the weights of vectors from `vector` on, as they are or as half as many vectors of units, 0 beside the last of an odd number.
+    #[inline(always)]
+    unsafe fn write<const PAIRS: bool>(row: *mut S::A, vector: usize, weights: &[S::V]) {
+        // SAFETY: the vectors lie in the row, and units take half their room.
+        unsafe {
+            if PAIRS {
+                for (i, pair) in weights.chunks(2).enumerate() {
+                    let second = pair.get(1).copied().unwrap_or(S::splat(S::A::ZERO));
+                    S::store(row.add((vector / 2 + i) * S::LANES), S::narrow_pairs(pair[0], second));
                 }
-                for pair in weights.chunks_exact(2) {
-                    S::store(units, S::narrow_pairs(pair[0], pair[1]));
-                    units = units.add(S::LANES);
+            } else {
+                for (i, weight) in weights.iter().enumerate() {
+                    S::store(row.add((vector + i) * S::LANES), *weight);
                 }
             }
-            for _ in 0..(self.vectors % UNROLL).div_ceil(2) {
-                let first = exp2::<S>(S::fma(S::load(at), unit, minus));
-                sum[0] = S::add(sum[0], first);
-                let mut second = S::splat(S::A::ZERO);
-                if at.add(S::LANES) < row.add(self.vectors * S::LANES).cast_const() {
-                    second = exp2::<S>(S::fma(S::load(at.add(S::LANES)), unit, minus));
-                    sum[1] = S::add(sum[1], second);
-                }
-                S::store(units, S::narrow_pairs(first, second));
-                at = at.add(2 * S::LANES);
-                units = units.add(S::LANES);
-            }
-            let sum = S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]));
-            S::store(to, sum);
         }
     }
 }

@@ -48,7 +48,7 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         for r in 0..self.rows.len() {
             // SAFETY: the row is one of the task's, and all parts of the task are done.
             let part = |part| unsafe { self.partials.row(&layout, (task, part, r)) };
-            let max = (0..layout.splits).map(|s| part(s).1.0).fold(f64::NEG_INFINITY, nan_or_max);
+            let max = (0..layout.splits).map(|s| part(s).1.0).fold(f64::NEG_INFINITY, f64::max);
             let mut total = 0.0;
             let acc = self.scratch.accumulators(r * width, width);
             acc.fill(S::A::ZERO);
@@ -108,9 +108,4 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         let lse = top + ((visible - top).exp() + (sink - top).exp()).ln();
         (if sum == 0.0 { 0.0 } else { (visible - lse).exp() / sum }, lse)
     }
-}
-
-/// The larger of two numbers; NaN where one is.
-fn nan_or_max(a: f64, b: f64) -> f64 {
-    if a.is_nan() || a > b { a } else { b }
 }
