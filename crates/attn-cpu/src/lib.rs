@@ -94,8 +94,8 @@
 //! | `STRIDE` | `BLOCK` + 16 | constant row distance of the broadcast operand: one address register; no aliasing at 4 KB |
 //! | `TASK_ROWS` | 768 | rows that share a packed block; their accumulators take 192 KB at value_dim 64 |
 //! | `SHORT_ROWS`, `ENOUGH_TASKS` | 192, 32 | shorter tasks where there would be too few for many threads |
-//! | `SPLIT_KEYS` | 1024 | fewest keys of a part, where there are fewer than `ENOUGH_TASKS` tasks; joining costs 1% |
-//! | `FEW_ROWS` | 16 | above, packing a key costs less than adding up the vectors of each product |
+//! | `SPLIT_KEYS` | 1024 | fewest keys of a part, where there are fewer than `ENOUGH_TASKS` tasks: accumulators are written and read once more for a thousand keys |
+//! | `FEW_ROWS` | 16 | up to there reading keys as they lie was 1.5 times as fast as packing them (f32; with bf16 a tenth slower); more rows were not tried |
 //! | `STREAMS` | 4 | places read by turns; twice the speed of one where keys come from memory |
 //! | `LYING_KEYS` | 16 | values of each stream for which all rows are accumulated while they are in the first-level cache |
 //! | `SERIAL_PRODUCTS` | 2²⁰ | below, a second thread takes longer to wake than the work takes |
@@ -104,12 +104,12 @@
 //!
 //! - A polynomial of degree 5 for 2ˣ: no faster within the noise, and 1 ulp worse.
 //! - Prefetching the next block, the next keys to be packed, or the tile's operand ahead of its use: nothing to 4% on a busy core, up to
-//!   6% lost on an idle one. Prefetching while decoding, at any distance and into any level: up to 15% lost. An address asked for so takes
+//!   6% lost on an idle one. Prefetching while decoding, at any distance and into any level: up to a fifth lost. An address asked for so takes
 //!   one of the few places for misses of the first level, and those the core's own prefetchers fill do not.
-//! - A cheaper 2ˣ in AVX-512 (`vreduceps`, `vscalefps` on the remainder, a table in a register): instructions for the multipliers and for the
-//!   adders are in balance, and every variant only moves some from the one to the other.
-//! - Staging a strip's queries again for each block, as it was: 2–3% of the whole at head_dim 64.
-//! - Clearing the scratch when a call begins: most of the time of a short decode, and it drives keys out of the cache.
+//! - A cheaper 2ˣ in AVX-512 (`vreduceps` with `vscalefps` on the floor, integer exponents, a table in a register), counted on measured
+//!   throughputs and not built: the multipliers' and the adders' instructions are in balance, and each only moves some across.
+//! - Staging a strip's queries again for each block, as it was: 1–2% of the whole at head_dim 64.
+//! - Clearing the scratch when a call begins: half the time of a decode of 512 keys, and it drives them out of the cache.
 //! - Values read as they lie for many rows: allocators give addresses at 16 bytes past a cache line, and every load of a
 //!   512-bit vector then touches two lines, 13% of the product. Packing them costs 2–3%.
 

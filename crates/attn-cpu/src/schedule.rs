@@ -28,7 +28,8 @@ const SHORT_BLOCK: usize = 64;
 /// Tasks that keep a good number of threads busy and the last of them short. Below, tasks are made of fewer rows.
 const ENOUGH_TASKS: usize = 32;
 
-/// Fewest keys that the keys of a task are split into where there are too few tasks. Joining the parts then costs 1%.
+/// Fewest keys that the keys of a task are split into where there are too few tasks: a row's accumulators are then written and read
+/// once more for a thousand keys.
 const SPLIT_KEYS: usize = 1024;
 
 /// Most bytes of a task's accumulators, for large value_dim.
