@@ -19,7 +19,7 @@ use half::{bf16, f16};
 fn throughput(shape: &Shape) -> Throughput {
     match shape.suite {
         Suite::Decode => Throughput::Bytes(shape.kv_bytes()),
-        Suite::Prefill | Suite::Train => Throughput::Elements(shape.flops() as u64),
+        Suite::Prefill | Suite::Train | Suite::Sweep => Throughput::Elements(shape.flops() as u64),
     }
 }
 
@@ -104,7 +104,7 @@ fn kernels(criterion: &mut Criterion) {
 
 /// Ours through the face that users call, on each backend; training included.
 fn face(criterion: &mut Criterion) {
-    for kind in Suite::ALL {
+    for kind in [Suite::Prefill, Suite::Decode, Suite::Train] {
         for &backend in Backend::ALL {
             let mut group = group(criterion, kind, &format!("attn-{backend}"));
             for shape in suite(kind).iter().filter(|s| backend.has_dtype(s.dtype)) {

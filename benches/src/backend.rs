@@ -147,6 +147,9 @@ impl Backend {
         if !self.has_dtype(shape.dtype) {
             return Some("no tensors of this type");
         }
+        if shape.extras.sinks {
+            return Some("no sinks");
+        }
         let shares_heads = match self {
             #[cfg(feature = "cpu")]
             Self::NdArray => false,

@@ -10,6 +10,7 @@ use crate::inputs::Inputs;
 use crate::shapes::{Shape, Suite};
 
 mod burn_op;
+mod extras;
 mod operands;
 mod ours;
 #[cfg(feature = "tch")]
@@ -101,13 +102,15 @@ pub enum Peers {
     Everywhere,
     /// Those of the backends on which ours runs: what a card does in milliseconds takes a CPU minutes.
     Near,
+    /// Those of [`Near`](Self::Near), and LibTorch's own.
+    Fastest,
 }
 
-/// Everyone who can do `shape`: ours on each of `backends`, then the `peers`.
+/// Everyone who can do `shape`: ours on each of `backends`, then the peers.
 ///
 /// Ours and the peer on one backend read the very same tensors.
-pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend], peers: Peers) -> Result<Vec<Contestant>> {
-    let everywhere = peers == Peers::Everywhere;
+pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend], which: Peers) -> Result<Vec<Contestant>> {
+    let everywhere = which == Peers::Everywhere;
     let mut ours = Vec::new();
     let mut peers = Vec::new();
     for &backend in Backend::ALL {
@@ -117,7 +120,7 @@ pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend], peers: Peers)
         let peer = near && backend.peer_lacks(shape).is_none();
         #[cfg(feature = "tch")]
         let sdpa = backend == Backend::LibTorch
-            && (chosen || everywhere)
+            && (chosen || everywhere || which == Peers::Fastest)
             && backend.has_dtype(shape.dtype)
             && torch_sdpa::can(shape);
         #[cfg(not(feature = "tch"))]
@@ -127,15 +130,15 @@ pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend], peers: Peers)
         }
         let operands = Arc::new(Operands::new(shape, inputs, backend));
         if chosen {
-            ours.push(ours::enter(shape, backend, Arc::clone(&operands))?);
+            ours.push(ours::enter(shape, inputs, backend, Arc::clone(&operands))?);
         }
         #[cfg(feature = "tch")]
         if sdpa {
-            peers.push(torch_sdpa::enter(shape, Arc::clone(&operands)));
+            peers.push(torch_sdpa::enter(shape, inputs, Arc::clone(&operands)));
         }
         if peer {
-            peers.extend(burn_op::enter_unfused(shape, backend, Arc::clone(&operands)));
-            peers.push(burn_op::enter(shape, backend, operands));
+            peers.extend(burn_op::enter_unfused(shape, inputs, backend, Arc::clone(&operands)));
+            peers.push(burn_op::enter(shape, inputs, backend, operands));
         }
     }
     ours.append(&mut peers);
@@ -150,7 +153,7 @@ fn call(
 ) -> Result<Outcome> {
     let (query, key, value) = operands.next();
     match shape.suite {
-        Suite::Prefill | Suite::Decode => Ok(vec![attention(query, key, value)?]),
+        Suite::Prefill | Suite::Decode | Suite::Sweep => Ok(vec![attention(query, key, value)?]),
         Suite::Train => {
             let out = attention(query.clone(), key.clone(), value.clone())?;
             let loss = (out.clone() * operands.grad_out()?).sum();

@@ -12,25 +12,31 @@ pub struct Inputs {
     pub query: Vec<f32>,
     /// [B, G, Sk, D].
     pub key: Vec<f32>,
-    /// [B, G, Sk, D].
+    /// [B, G, Sk, E].
     pub value: Vec<f32>,
-    /// [B, H, Sq, D], the upstream gradient; empty outside training.
+    /// [B, H, Sq, E], the upstream gradient; empty outside training.
     pub grad_out: Vec<f32>,
+    /// The shape's bias, on its own axes; empty if it has none.
+    pub bias: Vec<f32>,
+    /// `[H]`; empty if it has none.
+    pub sinks: Vec<f32>,
 }
 
 impl Inputs {
     /// The inputs of `shape`.
     pub fn of(shape: &Shape) -> Self {
-        let [query, key, out] = shape.elements();
+        let [query, key, value, out] = shape.elements();
         let grad_out = match shape.suite {
             Suite::Train => normal(4, out, shape.dtype),
-            Suite::Prefill | Suite::Decode => Vec::new(),
+            Suite::Prefill | Suite::Decode | Suite::Sweep => Vec::new(),
         };
         Self {
             query: normal(1, query, shape.dtype),
             key: normal(2, key, shape.dtype),
-            value: normal(3, key, shape.dtype),
+            value: normal(3, value, shape.dtype),
             grad_out,
+            bias: shape.bias_dims().map_or(Vec::new(), |dims| normal(5, dims.iter().product(), shape.dtype)),
+            sinks: if shape.extras.sinks { normal(6, shape.heads, shape.dtype) } else { Vec::new() },
         }
     }
 }

@@ -10,7 +10,7 @@ use attn_benches::contestants::Peers;
 use attn_benches::machine;
 use attn_benches::report::{Report, tables};
 use attn_benches::session::{Run, Session};
-use attn_benches::shapes::{Shape, Suite, card, suite};
+use attn_benches::shapes::{SWEEP, Shape, Suite, card, suite, sweep};
 use clap::{Parser, ValueEnum};
 
 #[global_allocator]
@@ -29,6 +29,12 @@ struct Arguments {
     /// Only shapes whose line in the report holds this, such as `1024×64` or `causal`.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// How many shapes a sweep draws.
+    #[arg(long, value_name = "N", default_value_t = SWEEP)]
+    shapes: usize,
+    /// What a sweep's shapes are drawn from; another number draws others.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     /// Fewer rounds: a first look.
     #[arg(long)]
     quick: bool,
@@ -50,18 +56,21 @@ enum SuiteChoice {
     Train,
     /// The three above: sized for CPUs
     All,
+    /// Random shapes with all options, beside LibTorch's operation and Burn's on the same backend
+    Sweep,
     /// Prefill and decode of a graphics card's size, beside peers on the same device; all backends with memory of their own if none
     /// is named
     Card,
 }
 
 impl SuiteChoice {
-    fn shapes(self) -> Vec<Shape> {
+    fn shapes(self, seed: u64, count: usize) -> Vec<Shape> {
         match self {
             Self::Prefill => suite(Suite::Prefill),
             Self::Decode => suite(Suite::Decode),
             Self::Train => suite(Suite::Train),
-            Self::All => Suite::ALL.into_iter().flat_map(suite).collect(),
+            Self::All => [Suite::Prefill, Suite::Decode, Suite::Train].into_iter().flat_map(suite).collect(),
+            Self::Sweep => sweep(seed, count),
             Self::Card => card(),
         }
     }
@@ -69,6 +78,7 @@ impl SuiteChoice {
     fn peers(self) -> Peers {
         match self {
             Self::Card => Peers::Near,
+            Self::Sweep => Peers::Fastest,
             _ => Peers::Everywhere,
         }
     }
@@ -109,7 +119,7 @@ fn run(arguments: Arguments) -> Result<()> {
     backends.dedup();
     let out = arguments.out.unwrap_or_else(default_out);
     std::fs::create_dir_all(&out).with_context(|| format!("making the folder {}", out.display()))?;
-    let (shapes, peers) = (arguments.suite.shapes(), arguments.suite.peers());
+    let (shapes, peers) = (arguments.suite.shapes(arguments.seed, arguments.shapes), arguments.suite.peers());
     let session = Session { backends, shapes, peers, only: arguments.only, quick: arguments.quick, threads };
     let Run { report, wrong } = session.run(|report| report.write(&out))?;
     show(&report, &out)?;

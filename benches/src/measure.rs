@@ -48,6 +48,9 @@ impl Effort {
         warm_up: Duration::from_millis(60),
     };
 
+    /// For a second look at one of many shapes where ours came out behind: half of the default.
+    pub const AGAIN: Self = Self { budget: Duration::from_secs(4), least_rounds: 7, ..Self::FULL };
+
     /// For a first look.
     pub const QUICK: Self = Self {
         budget: Duration::from_millis(1200),

@@ -61,8 +61,10 @@ pub struct Row {
     pub head: usize,
     /// Query.
     pub query: usize,
-    /// The row, `[D]`.
+    /// The row, `[E]`.
     pub out: Vec<Bounded>,
+    /// Whether the query sees any key.
+    pub sees: bool,
 }
 
 /// What is expected of a shape.
@@ -80,11 +82,12 @@ impl Expected {
             .into_par_iter()
             .map(|[batch, head, query]| {
                 let weights = Weights::of(shape, inputs, batch, head, query);
-                Row { batch, head, query, out: weights.output(shape, inputs) }
+                let sees = weights.probability.iter().any(|&p| p > 0.0);
+                Row { batch, head, query, out: weights.output(shape, inputs), sees }
             })
             .collect();
         let gradients = match shape.suite {
-            Suite::Prefill | Suite::Decode => Vec::new(),
+            Suite::Prefill | Suite::Decode | Suite::Sweep => Vec::new(),
             Suite::Train => {
                 let last = (shape.batch - 1, shape.kv_heads - 1);
                 let mut heads = vec![(0, 0), last];
@@ -125,9 +128,9 @@ fn sampled_rows(shape: &Shape) -> Vec<[usize; 3]> {
 struct Weights {
     /// The first visible key; the vectors run from it.
     first: usize,
-    /// Offset of the key/value head's first element.
-    kv_offset: usize,
-    /// p.
+    /// The key/value head's first row among all keys.
+    kv_row: usize,
+    /// p; 0 of a key that the mask hides.
     probability: Vec<f64>,
     /// r, the relative error that p may have.
     error: Vec<f64>,
@@ -140,29 +143,43 @@ struct Weights {
 impl Weights {
     fn of(shape: &Shape, inputs: &Inputs, batch: usize, head: usize, query: usize) -> Self {
         let dim = shape.head_dim;
-        let keys = shape.visible_keys(query);
+        let keys = shape.visible_keys(batch, query);
         let kv_head = head / (shape.heads / shape.kv_heads);
-        let kv_offset = (batch * shape.kv_heads + kv_head) * shape.key_len * dim;
+        let kv_row = (batch * shape.kv_heads + kv_head) * shape.key_len;
         let q_offset = ((batch * shape.heads + head) * shape.query_len + query) * dim;
         let q = &inputs.query[q_offset..q_offset + dim];
         let mut weights = Self {
             first: keys.start,
-            kv_offset,
+            kv_row,
             probability: Vec::with_capacity(keys.len()),
             error: Vec::with_capacity(keys.len()),
             slope: Vec::with_capacity(keys.len()),
             score_error: Vec::with_capacity(keys.len()),
         };
+        let slope = shape.alibi_slopes().map_or(0.0, |slopes| f64::from(slopes[head]));
         for j in keys {
-            let at = kv_offset + j * dim;
-            weights.push_score(shape, q, &inputs.key[at..at + dim]);
+            let at = (kv_row + j) * dim;
+            if shape.is_masked([batch, head, query, j]) {
+                weights.push_hidden();
+                continue;
+            }
+            let bias = inputs.bias.get(shape.bias_at([head, query, j])).map_or(0.0, |&bias| f64::from(bias));
+            let distance = (j as i64 - shape.position(batch, query)).abs() as f64;
+            weights.push_score(shape, q, &inputs.key[at..at + dim], [bias, -slope * distance]);
         }
-        weights.normalise();
+        weights.normalise(inputs.sinks.get(head).map(|&sink| f64::from(sink)));
         weights
     }
 
-    /// Adds a key's score (to `probability`, until it is normalised), its slope and its error.
-    fn push_score(&mut self, shape: &Shape, q: &[f32], k: &[f32]) {
+    /// Adds a key that the mask hides.
+    fn push_hidden(&mut self) {
+        self.probability.push(f64::NEG_INFINITY);
+        self.slope.push(0.0);
+        self.score_error.push(0.0);
+    }
+
+    /// Adds a key's score (to `probability`, until it is normalised), its slope and its error; `added` are bias and ALiBi.
+    fn push_score(&mut self, shape: &Shape, q: &[f32], k: &[f32], added: [f64; 2]) {
         let scale = shape.effective_scale();
         let (mut dot, mut magnitude) = (0f64, 0f64);
         for (&a, &b) in q.iter().zip(k) {
@@ -176,30 +193,35 @@ impl Weights {
             (score, slope) = (cap * tanh, 1.0 - tanh * tanh);
         }
         let sum_error = LAMBDA * (q.len() as f64).sqrt() * U * scale.abs() * magnitude;
-        self.probability.push(score);
+        // Peers are given both summands as one, rounded to the shape's type where it is no f32.
+        let rounding = if shape.dtype == Dtype::F32 { U } else { shape.dtype.unit_roundoff() };
+        let added_error = if added[1] == 0.0 { U } else { rounding } * (added[0].abs() + added[1].abs());
         self.slope.push(slope);
-        self.score_error.push(sum_error + FUNCTION_UNITS * U * score.abs());
+        self.score_error.push(sum_error + FUNCTION_UNITS * U * score.abs() + added_error);
+        self.probability.push(score + added[0] + added[1]);
     }
 
-    fn normalise(&mut self) {
-        let max = self.probability.iter().copied().fold(f64::MIN, f64::max);
-        let mut total = 0.0;
+    fn normalise(&mut self, sink: Option<f64>) {
+        let max = self.probability.iter().copied().chain(sink).fold(f64::MIN, f64::max);
+        let mut total = sink.map_or(0.0, |sink| (sink - max).exp());
         for (p, score_error) in self.probability.iter_mut().zip(&self.score_error) {
             let below = *p - max;
             *p = below.exp();
             total += *p;
-            self.error.push(score_error + U * below.abs() + FUNCTION_UNITS * U);
+            self.error.push(if *p == 0.0 { 0.0 } else { score_error + U * below.abs() + FUNCTION_UNITS * U });
         }
-        for p in &mut self.probability {
-            *p /= total;
+        if total > 0.0 {
+            for p in &mut self.probability {
+                *p /= total;
+            }
         }
     }
 
-    /// Σ p·v with its bound, [D]; zeros, exactly, where nothing is seen.
+    /// Σ p·v with its bound, [E]; zeros, exactly, where nothing is seen.
     fn output(&self, shape: &Shape, inputs: &Inputs) -> Vec<Bounded> {
-        let dim = shape.head_dim;
+        let dim = shape.value_dim();
         let value = |j: usize| {
-            let at = self.kv_offset + (self.first + j) * dim;
+            let at = (self.kv_row + self.first + j) * dim;
             &inputs.value[at..at + dim]
         };
         let (mut out, mut magnitude, mut square) = (vec![0f64; dim], vec![0f64; dim], vec![0f64; dim]);

@@ -14,6 +14,7 @@ use crate::shapes::{Dtype, Shape, Suite};
 
 mod html;
 mod scale;
+mod sweep;
 mod table;
 
 pub use html::html;
@@ -138,6 +139,9 @@ pub struct Row {
     pub key_len: usize,
     /// D.
     pub head_dim: usize,
+    /// E, if not D.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_dim: Option<usize>,
     /// Causality.
     pub causal: bool,
     /// Keys seen before a query's position, if windowed.
@@ -197,6 +201,7 @@ impl Row {
             query_len: shape.query_len,
             key_len: shape.key_len,
             head_dim: shape.head_dim,
+            value_dim: shape.extras.value_dim,
             causal: shape.causal,
             window_left: shape.window.map(|w| w.left),
             window_right: shape.window.map(|w| w.right),
@@ -224,6 +229,16 @@ impl Row {
     /// How often faster than the peer ours is.
     pub fn ratio(&self, peer: &str) -> Option<f64> {
         self.peers.get(peer).map(|ms| ms / self.ours_ms)
+    }
+
+    /// How often faster than the fastest peer ours is; none where no peer can do the shape.
+    pub fn lead(&self) -> Option<f64> {
+        self.peers.values().copied().reduce(f64::min).map(|ms| ms / self.ours_ms)
+    }
+
+    /// The fastest peer.
+    pub fn rival(&self) -> Option<&str> {
+        self.peers.iter().min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(name, _)| name.as_str())
     }
 
     /// The speed of ours in the suite's unit: GB/s of decode, GFLOP/s otherwise.

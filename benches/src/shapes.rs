@@ -3,7 +3,8 @@
 //! One list serves the harness (`attn-bench`) and the criterion benches, so that their figures speak of the same problems.
 //! Work is counted on visible pairs only: a pair (query i, key j) that causality or a window hides is no work, whoever
 //! computes it. With p = i + Sk − Sq the absolute position of query i (bottom-right alignment), key j is visible when
-//! j ≤ p (causal) and p − left ≤ j ≤ p + right (window).
+//! j ≤ p (causal) and p − left ≤ j ≤ p + right (window). Where batch entries have lengths of their own, theirs stand for Sk. What a
+//! mask hides counts as work: nobody knows it beforehand.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,10 +12,14 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 mod card;
+mod extras;
 mod suites;
+mod sweep;
 
 pub use card::card;
+pub use extras::{BiasKind, Extras, MaskKind};
 pub use suites::suite;
+pub use sweep::{SWEEP, sweep};
 
 /// A family of shapes with one unit of account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,11 +30,13 @@ pub enum Suite {
     Decode,
     /// Forward and backward: bound by arithmetic, told in GFLOP/s.
     Train,
+    /// Forward of random shapes with all options, told in GFLOP/s and by the faster of the peers.
+    Sweep,
 }
 
 impl Suite {
     /// Every suite, in the order in which they run.
-    pub const ALL: [Self; 3] = [Self::Prefill, Self::Decode, Self::Train];
+    pub const ALL: [Self; 4] = [Self::Prefill, Self::Decode, Self::Train, Self::Sweep];
 
     /// The name on the command line and in the report.
     pub fn name(self) -> &'static str {
@@ -37,13 +44,14 @@ impl Suite {
             Self::Prefill => "prefill",
             Self::Decode => "decode",
             Self::Train => "train",
+            Self::Sweep => "sweep",
         }
     }
 
     /// The unit in which a speed of this suite is told.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Prefill | Self::Train => "GFLOP/s",
+            Self::Prefill | Self::Train | Self::Sweep => "GFLOP/s",
             Self::Decode => "GB/s",
         }
     }
@@ -106,7 +114,7 @@ pub struct Window {
     pub right: usize,
 }
 
-/// One attention problem to be timed. Query [B, H, Sq, D], key and value [B, G, Sk, D], output [B, H, Sq, D].
+/// One attention problem to be timed. Query [B, H, Sq, D], key [B, G, Sk, D], value [B, G, Sk, E], output [B, H, Sq, E].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
     /// The suite that it belongs to, which says what is timed: forward, or forward and backward.
@@ -123,7 +131,7 @@ pub struct Shape {
     pub query_len: usize,
     /// Sk.
     pub key_len: usize,
-    /// D, of query, key and value.
+    /// D, of query and key, and of value unless [`Extras::value_dim`] says otherwise.
     pub head_dim: usize,
     /// Whether keys after a query's position are hidden.
     pub causal: bool,
@@ -133,19 +141,40 @@ pub struct Shape {
     pub scale: Option<f64>,
     /// c in c · tanh(score / c), if any.
     pub softcap: Option<f64>,
+    /// Options with numbers of their own.
+    pub extras: Extras,
 }
 
 impl Shape {
+    /// batch, heads, length (of queries and keys), dim: a shape with no options, in f32.
+    pub fn square(suite: Suite, [batch, heads, length, head_dim]: [usize; 4]) -> Self {
+        Self {
+            suite,
+            dtype: Dtype::F32,
+            batch,
+            heads,
+            kv_heads: heads,
+            query_len: length,
+            key_len: length,
+            head_dim,
+            causal: false,
+            window: None,
+            scale: None,
+            softcap: None,
+            extras: Extras::default(),
+        }
+    }
+
     /// The factor of q·k.
     pub fn effective_scale(&self) -> f64 {
         self.scale.unwrap_or_else(|| 1.0 / (self.head_dim as f64).sqrt())
     }
 
-    /// The keys that query `i` sees; always one run of keys, empty where it sees none.
-    pub fn visible_keys(&self, i: usize) -> Range<usize> {
-        let position = i as i64 + self.key_len as i64 - self.query_len as i64;
+    /// The keys that causality, window and lengths leave query `i` of a batch entry; always one run of keys, empty where it sees none.
+    pub fn visible_keys(&self, batch: usize, i: usize) -> Range<usize> {
+        let position = self.position(batch, i);
         let mut low = 0;
-        let mut high = self.key_len as i64 - 1;
+        let mut high = self.keys_of(batch) as i64 - 1;
         if self.causal {
             high = high.min(position);
         }
@@ -157,32 +186,37 @@ impl Shape {
         start as usize..(high + 1).max(start) as usize
     }
 
-    /// Visible (query, key) pairs of one head of one batch entry.
+    /// Visible (query, key) pairs of one head, of all batch entries; what a mask hides is among them.
     pub fn visible_pairs(&self) -> u64 {
-        (0..self.query_len).map(|i| self.visible_keys(i).len() as u64).sum()
+        let of = |batch| (0..self.query_len).map(|i| self.visible_keys(batch, i).len() as u64).sum::<u64>();
+        if self.extras.ragged { (0..self.batch).map(of).sum() } else { self.batch as u64 * of(0) }
     }
 
-    /// Floating-point operations of useful work: forward 4·B·H·D a visible pair (a multiplication and an addition for
+    /// Floating-point operations of useful work: forward 2·H·(D + E) a visible pair (a multiplication and an addition for
     /// each of q·k and p·v); forward and backward 3.5 times that (five products of that size beside the forward's two).
     pub fn flops(&self) -> f64 {
-        let forward = 4.0 * (self.batch * self.heads * self.head_dim) as f64 * self.visible_pairs() as f64;
+        let a_pair = 2 * self.heads * (self.head_dim + self.value_dim());
+        let forward = a_pair as f64 * self.visible_pairs() as f64;
         match self.suite {
-            Suite::Prefill | Suite::Decode => forward,
+            Suite::Prefill | Suite::Decode | Suite::Sweep => forward,
             Suite::Train => 3.5 * forward,
         }
     }
 
     /// Bytes of keys and values that some query sees: what a forward pass has to read at least.
     pub fn kv_bytes(&self) -> u64 {
-        let seen = (0..self.query_len).fold(0..0, |seen: Range<usize>, i| {
-            let keys = self.visible_keys(i);
-            match (seen.is_empty(), keys.is_empty()) {
-                (true, _) => keys,
-                (_, true) => seen,
-                _ => seen.start.min(keys.start)..seen.end.max(keys.end),
-            }
-        });
-        2 * (self.batch * self.kv_heads * seen.len() * self.head_dim * self.dtype.size()) as u64
+        let a_key = self.kv_heads * (self.head_dim + self.value_dim()) * self.dtype.size();
+        let seen = |batch| {
+            (0..self.query_len).fold(0..0, |seen: Range<usize>, i| {
+                let keys = self.visible_keys(batch, i);
+                match (seen.is_empty(), keys.is_empty()) {
+                    (true, _) => keys,
+                    (_, true) => seen,
+                    _ => seen.start.min(keys.start)..seen.end.max(keys.end),
+                }
+            })
+        };
+        (0..self.batch).map(|batch| (seen(batch).len() * a_key) as u64).sum()
     }
 
     /// Bytes of all scores, [B, H, Sq, Sk], in the shape's type: what separate operations write to memory.
@@ -190,19 +224,25 @@ impl Shape {
         (self.batch * self.heads * self.query_len * self.key_len * self.dtype.size()) as u64
     }
 
-    /// Elements of the query, of the key (and of the value), and of the output.
-    pub fn elements(&self) -> [usize; 3] {
-        let query = self.batch * self.heads * self.query_len * self.head_dim;
-        let key = self.batch * self.kv_heads * self.key_len * self.head_dim;
-        [query, key, query]
+    /// The axes of the query, the key, the value and the output.
+    pub fn dims(&self) -> [[usize; 4]; 4] {
+        let query = [self.batch, self.heads, self.query_len, self.head_dim];
+        let key = [self.batch, self.kv_heads, self.key_len, self.head_dim];
+        let of_values = |[b, h, s, _]: [usize; 4]| [b, h, s, self.value_dim()];
+        [query, key, of_values(key), of_values(query)]
+    }
+
+    /// Elements of the query, the key, the value and the output.
+    pub fn elements(&self) -> [usize; 4] {
+        self.dims().map(|dims| dims.iter().product())
     }
 
     /// Bytes of what a call returns: the output, and in training the gradients of query, key and value.
     pub fn output_bytes(&self) -> u64 {
-        let [query, key, out] = self.elements();
+        let [query, key, value, out] = self.elements();
         let elements = match self.suite {
-            Suite::Prefill | Suite::Decode => out,
-            Suite::Train => out + query + 2 * key,
+            Suite::Prefill | Suite::Decode | Suite::Sweep => out,
+            Suite::Train => out + query + key + value,
         };
         (elements * self.dtype.size()) as u64
     }
@@ -222,10 +262,11 @@ impl Shape {
         if let Some(softcap) = self.softcap {
             words.push(format!("softcap {softcap}"));
         }
+        words.extend(self.extra_words());
         words.join(" ")
     }
 
-    /// The sizes: batch×heads×length×dim, with the key/value heads and the key length where they differ.
+    /// The sizes: batch×heads×length×dim, with the key/value heads, the key length and the dim of values where they differ.
     pub fn sizes(&self) -> String {
         let heads = if self.heads == self.kv_heads {
             self.heads.to_string()
@@ -237,7 +278,11 @@ impl Shape {
         } else {
             format!("{}:{}", self.query_len, self.key_len)
         };
-        format!("{}×{heads}×{length}×{}", self.batch, self.head_dim)
+        let dim = match self.extras.value_dim {
+            Some(value_dim) if value_dim != self.head_dim => format!("{}:{value_dim}", self.head_dim),
+            _ => self.head_dim.to_string(),
+        };
+        format!("{}×{heads}×{length}×{dim}", self.batch)
     }
 }
 

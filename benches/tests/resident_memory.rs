@@ -7,7 +7,7 @@ use attn_benches::backend::Backend;
 use attn_benches::contestants::{Contestant, Peers, enter};
 use attn_benches::inputs::Inputs;
 use attn_benches::resident::{Resident, keep_nothing};
-use attn_benches::shapes::{Dtype, Shape, Suite};
+use attn_benches::shapes::{Dtype, Extras, Shape, Suite};
 
 /// What the count of pages may be off by: stacks, allocator's own pages, and code that a call is the first to touch.
 const NOISE: u64 = 1 << 20;
@@ -29,6 +29,7 @@ fn shape(suite: Suite, length: usize, causal: bool) -> Shape {
         window: None,
         scale: None,
         softcap: None,
+        extras: Extras::default(),
     }
 }
 

@@ -21,6 +21,12 @@ pub struct Args {
     /// Only shapes whose line in the report holds this, such as 1024x64 or causal
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// How many shapes a sweep draws [default: the program's own, 200]
+    #[arg(long, value_name = "N")]
+    shapes: Option<usize>,
+    /// What a sweep's shapes are drawn from; another number draws others [default: 1]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Fewer rounds of each shape: for a first look, not for figures
     #[arg(long)]
     quick: bool,
@@ -40,7 +46,9 @@ enum Suite {
     Train,
     /// What fills a GPU: f16 and bf16, long queries and long caches
     Card,
-    /// All but that for a GPU
+    /// Random shapes with all options, beside the faster of LibTorch's operation and Burn's
+    Sweep,
+    /// The first three
     All,
 }
 
@@ -63,6 +71,11 @@ fn add_arguments<'a>(command: &'a mut Command, args: &Args, chosen: &[&Backend])
     if let Some(only) = &args.only {
         command.arg("--only").arg(only);
     }
+    for (name, number) in [("--shapes", args.shapes.map(|n| n as u64)), ("--seed", args.seed)] {
+        if let Some(number) = number {
+            command.arg(name).arg(number.to_string());
+        }
+    }
     if args.quick {
         command.arg("--quick");
     }
@@ -83,11 +96,16 @@ mod tests {
             backends: chosen.clone(),
             suite: Suite::Decode,
             only: Some("128".into()),
+            shapes: None,
+            seed: Some(7),
             quick: true,
             out: Some("o".into()),
         };
         let mut command = Command::new("attn-bench");
         add_arguments(&mut command, &args, &chosen);
-        assert_eq!(workspace::shown(&command), "attn-bench --backend flex --suite decode --only 128 --quick --out o");
+        assert_eq!(
+            workspace::shown(&command),
+            "attn-bench --backend flex --suite decode --only 128 --seed 7 --quick --out o"
+        );
     }
 }

@@ -3,13 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use anyhow::{Context, Result};
-use burn::tensor::{Tensor, TensorData};
-use half::{bf16, f16};
-use rayon::prelude::*;
+use burn::tensor::Tensor;
 
+use super::extras::data;
 use crate::backend::{Backend, Memory, burn_dtype};
 use crate::inputs::Inputs;
-use crate::shapes::{Dtype, Shape, Suite};
+use crate::shapes::{Shape, Suite};
 
 /// Bytes of keys and values that decoding goes through before it comes back to the same ones. A model's layers each have
 /// their own cache, so a step finds none of it in the CPU's caches; a single cache, read again and again, would be.
@@ -35,18 +34,17 @@ impl Operands {
             let tensor = Tensor::<4>::from_data(data(numbers, dims, shape.dtype), (&device, burn_dtype(shape.dtype)));
             if train { tensor.require_grad() } else { tensor }
         };
-        let query_dims = [shape.batch, shape.heads, shape.query_len, shape.head_dim];
-        let key_dims = [shape.batch, shape.kv_heads, shape.key_len, shape.head_dim];
-        let mut caches = vec![(leaf(&inputs.key, key_dims), leaf(&inputs.value, key_dims))];
+        let [query_dims, key_dims, value_dims, out_dims] = shape.dims();
+        let mut caches = vec![(leaf(&inputs.key, key_dims), leaf(&inputs.value, value_dims))];
         for _ in 1..copies(shape) {
             caches.push(match (backend.memory(), &caches[0]) {
                 // A device copies faster than the host sends; a product with 1 is exact, and memory of its own.
                 (Memory::Device, (key, value)) => (key.clone() * 1.0, value.clone() * 1.0),
-                _ => (leaf(&inputs.key, key_dims), leaf(&inputs.value, key_dims)),
+                _ => (leaf(&inputs.key, key_dims), leaf(&inputs.value, value_dims)),
             });
         }
         let grad_out = train.then(|| {
-            let data = data(&inputs.grad_out, query_dims, shape.dtype);
+            let data = data(&inputs.grad_out, out_dims, shape.dtype);
             Tensor::from_data(data, (&device, burn_dtype(shape.dtype)))
         });
         Self { query: leaf(&inputs.query, query_dims), caches, turn: AtomicUsize::new(0), grad_out }
@@ -62,15 +60,6 @@ impl Operands {
     /// The upstream gradient.
     pub fn grad_out(&self) -> Result<Tensor<4>> {
         self.grad_out.clone().context("an upstream gradient was asked for outside training")
-    }
-}
-
-/// Numbers in the shape's type, of which they already are: nothing is rounded.
-fn data(numbers: &[f32], dims: [usize; 4], dtype: Dtype) -> TensorData {
-    match dtype {
-        Dtype::F32 => TensorData::new(numbers.to_vec(), dims),
-        Dtype::Bf16 => TensorData::new(numbers.par_iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>(), dims),
-        Dtype::F16 => TensorData::new(numbers.par_iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>(), dims),
     }
 }
 

@@ -1,7 +1,7 @@
 //! LibTorch's `scaled_dot_product_attention`, called directly: what a user would pick instead.
 //!
-//! It knows scale and causality from the top left; what else hides is given as a mask, [1, 1, Sq, Sk] of 0 and −∞ in the type of
-//! the inputs, made beforehand and not timed. It knows no softcap. Training is LibTorch's own autograd through it, of the same loss as
+//! It knows scale and causality from the top left; what else hides or is added is given as a mask of numbers in the type of
+//! the inputs, made beforehand and not timed. It knows neither softcap nor sinks. Training is LibTorch's own autograd through it, of the same loss as
 //! everyone's.
 
 // Burn drops its LibTorch backend in 0.23; until then it is measured.
@@ -12,10 +12,12 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend as BurnBackend, Dispatch, ExtensionType, LibTorch, backend_extension};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
+use super::extras::added_and_hidden;
 use super::{Contestant, Operands, Outcome};
-use crate::backend::{Backend, burn_dtype};
+use crate::backend::Backend;
+use crate::inputs::Inputs;
 use crate::shapes::{Shape, Suite};
 
 /// The name among the peers.
@@ -75,25 +77,21 @@ impl Sdpa for LibTorch {
 
 /// Whether it can do the shape.
 pub fn can(shape: &Shape) -> bool {
-    shape.softcap.is_none()
+    shape.softcap.is_none() && !shape.extras.sinks
 }
 
 /// Sets LibTorch's operation up.
-pub fn enter(shape: &Shape, operands: Arc<Operands>) -> Contestant {
+pub fn enter(shape: &Shape, inputs: &Inputs, operands: Arc<Operands>) -> Contestant {
     let shape = *shape;
     let backend = Backend::LibTorch;
     let device = backend.device();
     // One query that sees all keys needs no mask; causality is LibTorch's own where both alignments are one.
-    let hides = (0..shape.query_len).any(|i| shape.visible_keys(i).len() < shape.key_len);
-    let own = shape.causal && shape.window.is_none() && shape.query_len == shape.key_len;
-    let mask = (hides && !own).then(|| {
-        let numbers = (0..shape.query_len).flat_map(|i| {
-            let keys = shape.visible_keys(i);
-            (0..shape.key_len).map(move |j| if keys.contains(&j) { 0.0 } else { f32::NEG_INFINITY })
-        });
-        let data = TensorData::new(numbers.collect::<Vec<f32>>(), [1, 1, shape.query_len, shape.key_len]);
-        Tensor::<4>::from_data(data, (&device, burn_dtype(shape.dtype)))
-    });
+    let some_hidden = |batch| (0..shape.query_len).any(|i| shape.visible_keys(batch, i).len() < shape.key_len);
+    let extras = &shape.extras;
+    let given = extras.mask.is_some() || extras.bias.is_some() || extras.alibi;
+    let hides = given || (0..if extras.ragged { shape.batch } else { 1 }).any(some_hidden);
+    let own = shape.causal && shape.window.is_none() && shape.query_len == shape.key_len && !given && !extras.ragged;
+    let mask = (hides && !own).then(|| added_and_hidden(&shape, inputs, &device));
     let train = shape.suite == Suite::Train;
     let run = move || {
         let (query, key, value) = operands.next();

@@ -20,7 +20,7 @@ pub struct Gradients {
     pub query: Vec<Bounded>,
     /// [Sk, D].
     pub key: Vec<Bounded>,
-    /// [Sk, D].
+    /// [Sk, E].
     pub value: Vec<Bounded>,
 }
 
@@ -42,8 +42,7 @@ impl Gradients {
             })
             .collect();
         let mut query = Vec::new();
-        let mut key = vec![Bounded::default(); shape.key_len * shape.head_dim];
-        let mut value = key.clone();
+        let Part { mut key, mut value, .. } = Part::new(shape);
         for part in parts {
             query.extend(part.query);
             add(&mut key, &part.key);
@@ -79,12 +78,12 @@ struct Part {
 
 impl Part {
     fn new(shape: &Shape) -> Self {
-        let zeros = vec![Bounded::default(); shape.key_len * shape.head_dim];
+        let zeros = |dim| vec![Bounded::default(); shape.key_len * dim];
         let readers = shape.query_len * shape.heads / shape.kv_heads;
         Self {
             query: Vec::new(),
-            key: zeros.clone(),
-            value: zeros,
+            key: zeros(shape.head_dim),
+            value: zeros(shape.value_dim()),
             over_keys: LAMBDA * (shape.key_len as f64).sqrt() * U,
             over_queries: LAMBDA * (readers as f64).sqrt() * U,
         }
@@ -95,22 +94,26 @@ impl Part {
         let weights = Weights::of(shape, inputs, batch, head, query);
         let at = ((batch * shape.heads + head) * shape.query_len + query) * dim;
         let q = &inputs.query[at..at + dim];
-        let g = &inputs.grad_out[at..at + dim];
+        let g_at = at / dim * shape.value_dim();
+        let g = &inputs.grad_out[g_at..g_at + shape.value_dim()];
         let p_errors = weights.errors_by_lse(self.over_keys);
         let scores = weights.score_gradients(shape, inputs, g, &p_errors);
         let scale = shape.effective_scale();
         let mut dq = vec![Bounded::default(); dim];
         for (j, ds) in scores.iter().enumerate() {
-            let row = (weights.first + j) * dim;
-            let k = &inputs.key[weights.kv_offset + row..weights.kv_offset + row + dim];
+            let row = weights.first + j;
+            let k = &inputs.key[(weights.kv_row + row) * dim..][..dim];
             let (p, r) = (weights.probability[j], p_errors[j]);
+            for (e, &g) in g.iter().enumerate() {
+                let g = f64::from(g);
+                push(&mut self.value[row * shape.value_dim() + e], p * g, p * r * g.abs(), self.over_queries);
+            }
             for e in 0..dim {
-                let (q, k, g) = (f64::from(q[e]), f64::from(k[e]), f64::from(g[e]));
+                let (q, k) = (f64::from(q[e]), f64::from(k[e]));
                 let sized = scale * ds.value;
                 let error = scale * ds.tolerance;
                 push(&mut dq[e], sized * k, error * k.abs(), self.over_keys);
-                push(&mut self.key[row + e], sized * q, error * q.abs(), self.over_queries);
-                push(&mut self.value[row + e], p * g, p * r * g.abs(), self.over_queries);
+                push(&mut self.key[row * dim + e], sized * q, error * q.abs(), self.over_queries);
             }
         }
         self.query.extend(dq);
@@ -132,7 +135,7 @@ impl Weights {
 
     /// ds, before the factor `scale`, one a visible key.
     fn score_gradients(&self, shape: &Shape, inputs: &Inputs, g: &[f32], p_errors: &[f64]) -> Vec<Bounded> {
-        let dim = shape.head_dim;
+        let dim = shape.value_dim();
         let over_dims = LAMBDA * (dim as f64).sqrt() * U;
         let out = self.output(shape, inputs);
         let mut delta = Bounded::default();
@@ -142,7 +145,7 @@ impl Weights {
         }
         (0..self.probability.len())
             .map(|j| {
-                let at = self.kv_offset + (self.first + j) * dim;
+                let at = (self.kv_row + self.first + j) * dim;
                 let mut dp = Bounded::default();
                 for (&v, &g) in inputs.value[at..at + dim].iter().zip(g) {
                     push(&mut dp, f64::from(v) * f64::from(g), 0.0, over_dims);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::inputs::normal;
+use crate::shapes::{BiasKind, Extras, MaskKind};
 
 fn small(suite: Suite) -> Shape {
     Shape {
@@ -17,6 +18,7 @@ fn small(suite: Suite) -> Shape {
         window: None,
         scale: None,
         softcap: Some(3.0),
+        extras: Extras::default(),
     }
 }
 
@@ -47,27 +49,38 @@ fn a_query_that_sees_nothing_gives_exact_zeros() {
 
 /// A plain f32 evaluation in the order of the definition: what the bounds must let pass.
 fn plain_f32(shape: &Shape, inputs: &Inputs, row: &Row) -> Vec<f32> {
-    let dim = shape.head_dim;
+    let (dim, value_dim) = (shape.head_dim, shape.value_dim());
     let kv = row.batch * shape.kv_heads + row.head * shape.kv_heads / shape.heads;
     let q_at = ((row.batch * shape.heads + row.head) * shape.query_len + row.query) * dim;
     let scores: Vec<f32> = shape
-        .visible_keys(row.query)
+        .visible_keys(row.batch, row.query)
         .map(|j| {
             let k = &inputs.key[(kv * shape.key_len + j) * dim..][..dim];
             let dot: f32 = inputs.query[q_at..][..dim].iter().zip(k).map(|(a, b)| a * b).sum();
             let score = dot * shape.effective_scale() as f32;
-            shape.softcap.map_or(score, |c| c as f32 * (score / c as f32).tanh())
+            let score = shape.softcap.map_or(score, |c| c as f32 * (score / c as f32).tanh());
+            let offset = (shape.keys_of(row.batch) as i64) - shape.query_len as i64;
+            let distance = (j as i64 - (row.query as i64 + offset)).abs() as f32;
+            let bias = match shape.extras.bias {
+                None => 0.0,
+                Some(BiasKind::Heads) => inputs.bias[(row.head * shape.query_len + row.query) * shape.key_len + j],
+                Some(BiasKind::Keys) => inputs.bias[j],
+            };
+            let hidden = shape.is_masked([row.batch, row.head, row.query, j]);
+            let alibi = shape.alibi_slopes().map_or(0.0, |slopes| slopes[row.head] * distance);
+            if hidden { f32::NEG_INFINITY } else { score - alibi + bias }
         })
         .collect();
-    let max = scores.iter().copied().fold(f32::MIN, f32::max);
-    let total: f32 = scores.iter().map(|s| (s - max).exp()).sum();
-    let mut out = vec![0f32; dim];
-    for (j, score) in shape.visible_keys(row.query).zip(&scores) {
+    let sink = inputs.sinks.get(row.head).copied();
+    let max = scores.iter().copied().chain(sink).fold(f32::MIN, f32::max);
+    let total: f32 = scores.iter().copied().chain(sink).map(|s| (s - max).exp()).sum();
+    let mut out = vec![0f32; value_dim];
+    for (j, score) in shape.visible_keys(row.batch, row.query).zip(&scores) {
         for (e, o) in out.iter_mut().enumerate() {
-            *o += (score - max).exp() * inputs.value[(kv * shape.key_len + j) * dim + e];
+            *o += (score - max).exp() * inputs.value[(kv * shape.key_len + j) * value_dim + e];
         }
     }
-    out.iter().map(|o| o / total).collect()
+    out.iter().map(|o| if total > 0.0 { o / total } else { 0.0 }).collect()
 }
 
 #[test]
@@ -90,6 +103,36 @@ fn bounds_pass_an_honest_answer_and_stop_a_wrong_one() {
     }
     assert!(worst < 1.0, "an honest evaluation is at {worst} of its bound");
     assert!(least_wrong > 10.0, "a wrong one passes with {least_wrong}");
+}
+
+#[test]
+fn bounds_pass_an_honest_answer_with_all_that_a_shape_may_have() {
+    let all = Extras { value_dim: Some(24), ragged: true, alibi: true, sinks: true, ..Extras::default() };
+    let masks = [MaskKind::Padding, MaskKind::Documents(60), MaskKind::Pairs];
+    for (mask, bias) in masks.into_iter().zip([BiasKind::Heads, BiasKind::Keys, BiasKind::Heads]) {
+        let extras = Extras { mask: Some(mask), bias: Some(bias), ..all };
+        let shape = Shape { query_len: 90, key_len: 300, extras, ..small(Suite::Sweep) };
+        let inputs = Inputs::of(&shape);
+        let without = |change: fn(&mut Extras)| {
+            let mut wrong = shape;
+            change(&mut wrong.extras);
+            wrong
+        };
+        let wrong = [without(|e| e.ragged = false), without(|e| e.mask = None), without(|e| e.bias = None)];
+        let wrong = wrong.into_iter().chain([without(|e| e.alibi = false)]);
+        let share = |of: &Shape, rows: &[Row]| {
+            let numbers = rows.iter().flat_map(|row| row.out.iter().zip(plain_f32(of, &inputs, row)));
+            numbers.map(|(expected, got)| expected.error_share(got)).fold(0f64, f64::max)
+        };
+        let rows = Expected::of(&shape, &inputs).rows;
+        assert!(share(&shape, &rows) < 1.0, "{shape}: an honest evaluation is past its bound");
+        for wrong in wrong {
+            assert!(share(&wrong, &rows) > 10.0, "{shape} answered as {wrong} passes");
+        }
+        let no_sinks = Inputs { sinks: Vec::new(), ..Inputs::of(&shape) };
+        let got = rows.iter().flat_map(|row| row.out.iter().zip(plain_f32(&shape, &no_sinks, row)));
+        assert!(got.map(|(e, got)| e.error_share(got)).fold(0f64, f64::max) > 10.0, "{shape}: sinks do not count");
+    }
 }
 
 /// Σ out·grad_out over everything, in f64.

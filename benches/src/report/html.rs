@@ -9,6 +9,7 @@ use super::scale::{bytes, percent, significant, unit_for};
 use super::{Machine, Report, Row};
 
 mod charts;
+mod scatter;
 
 const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = include_str!("page/page.js");

@@ -4,6 +4,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
 
 use super::scale::{bytes, percent, significant, unit_for};
+use super::sweep::Sweep;
 use super::{Report, Row};
 use crate::shapes::Suite;
 
@@ -38,7 +39,13 @@ pub fn tables(report: &Report) -> String {
         ));
     }
     for suite in Suite::ALL {
-        let rows: Vec<&Row> = report.rows.iter().filter(|r| r.suite == suite.name()).collect();
+        let mut rows: Vec<&Row> = report.rows.iter().filter(|r| r.suite == suite.name()).collect();
+        if suite == Suite::Sweep
+            && let Some(sweep) = Sweep::of(report)
+        {
+            text.push_str(&format!("\n{}\n", sweep.text()));
+            rows = sweep.worst().to_vec();
+        }
         if !rows.is_empty() {
             text.push_str(&format!("\n{}\n{}\n", suite.name(), table(report, suite, &rows)));
         }

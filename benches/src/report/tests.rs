@@ -5,10 +5,10 @@ use serde_json::Value;
 use super::*;
 use crate::shapes::{card, suite};
 
-/// A report of every shape with made-up times, for the tests of its form only.
+/// A report of every shape but a sweep's with made-up times, for the tests of its form only.
 fn sample() -> Report {
     let mut rows = Vec::new();
-    for (n, shape) in Suite::ALL.iter().flat_map(|&s| suite(s)).enumerate() {
+    for (n, shape) in [Suite::Prefill, Suite::Decode, Suite::Train].into_iter().flat_map(suite).enumerate() {
         for backend in ["ndarray", "flex"] {
             let times = Times { median: 2.0 + n as f64, min: 1.0, max: 900.0, rounds: 5 };
             let mut row = Row::new(&shape, backend, &times);
@@ -249,4 +249,40 @@ fn files_are_replaced_whole() {
     let text = std::fs::read_to_string(folder.join("bench.json")).expect("it can be read");
     assert!(reads_as(&text, &report));
     std::fs::remove_dir_all(&folder).expect("it can be removed");
+}
+
+/// A sweep of five shapes: leads 4, 2, 1, a half, and one that no peer can do.
+fn sample_sweep() -> Report {
+    let mut report = sample();
+    report.rows.clear();
+    for (n, shape) in suite(Suite::Sweep).iter().take(5).enumerate() {
+        let mut row = Row::new(shape, "flex", &Times { median: 2.0, min: 2.0, max: 2.0, rounds: 5 });
+        row.error_share = 0.5;
+        if n < 4 {
+            row.peers.insert("burn-flex".into(), 9.0);
+            row.peers.insert("torch-sdpa".into(), 8.0 / f64::from(1 << n));
+        }
+        report.rows.push(row);
+    }
+    report.relate();
+    report
+}
+
+#[test]
+fn a_sweep_is_told_by_the_faster_peer_and_the_worst_first() {
+    let report = sample_sweep();
+    let sweep = sweep::Sweep::of(&report).expect("it has a sweep");
+    assert!(sweep::Sweep::of(&sample()).is_none());
+    let leads: Vec<f64> = sweep.rows.iter().filter_map(|row| row.lead()).collect();
+    assert_eq!(leads, [0.5, 1.0, 2.0, 4.0]);
+    assert_eq!(sweep.rows[0].rival(), Some("torch-sdpa"));
+    assert_eq!((sweep.alone, sweep.below(1.0), sweep.below(0.9), sweep.below(1.01)), (1, 1, 1, 2));
+    let text = tables(&report);
+    assert!(text.contains("sweep of 4 shapes; 1 more that no peer can do"), "{text}");
+    assert!(text.contains("behind it 1, below 0.9 of it 1"), "{text}");
+    assert!(text.contains(&report.rows[3].sizes) && !text.contains("NaN"), "{text}");
+    let page = html(&report);
+    assert_eq!(page.matches("<circle class=\"dot-").count(), 4);
+    assert_eq!(page.matches(" lost\"").count(), 1);
+    assert!(!page.contains("NaN"));
 }

@@ -2,9 +2,9 @@
 //!
 //! Prefill holds the shapes that other projects publish (4096×64, 2048×128, short encoders), each causal and not, and then
 //! what real use adds: shared key/value heads, a window, a scale and a softcap of one's own, lengths and dims that are no
-//! power of two. Decode is one token, or four, against a cache. Train is forward and backward.
+//! power of two. Decode is one token, or four, against a cache. Train is forward and backward. The sweep is drawn: see `sweep.rs`.
 
-use super::{Dtype, Shape, Suite, Window};
+use super::{Dtype, SWEEP, Shape, Suite, Window, sweep};
 
 /// The shapes of `suite`, in the order in which they run.
 pub fn suite(suite: Suite) -> Vec<Shape> {
@@ -12,24 +12,7 @@ pub fn suite(suite: Suite) -> Vec<Shape> {
         Suite::Prefill => prefill(),
         Suite::Decode => decode(),
         Suite::Train => train(),
-    }
-}
-
-/// batch, heads, length (of queries and keys), dim: a shape with no options, in f32.
-pub(super) fn square(suite: Suite, [batch, heads, length, head_dim]: [usize; 4]) -> Shape {
-    Shape {
-        suite,
-        dtype: Dtype::F32,
-        batch,
-        heads,
-        kv_heads: heads,
-        query_len: length,
-        key_len: length,
-        head_dim,
-        causal: false,
-        window: None,
-        scale: None,
-        softcap: None,
+        Suite::Sweep => sweep(1, SWEEP),
     }
 }
 
@@ -43,7 +26,7 @@ pub(super) fn causal(shape: Shape) -> Shape {
 }
 
 fn prefill() -> Vec<Shape> {
-    let plain = |sizes| square(Suite::Prefill, sizes);
+    let plain = |sizes| Shape::square(Suite::Prefill, sizes);
     let mut shapes = Vec::new();
     for sizes in [[1, 8, 1024, 64], [1, 8, 4096, 64], [1, 8, 1024, 128], [1, 8, 2048, 128], [8, 12, 128, 32]] {
         shapes.extend(both_ways(plain(sizes)));
@@ -67,7 +50,7 @@ fn decode() -> Vec<Shape> {
         kv_heads,
         key_len,
         causal: query_len > 1,
-        ..square(Suite::Decode, [1, 32, query_len, head_dim])
+        ..Shape::square(Suite::Decode, [1, 32, query_len, head_dim])
     };
     let mut shapes = Vec::new();
     for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
@@ -83,7 +66,7 @@ fn decode() -> Vec<Shape> {
 }
 
 fn train() -> Vec<Shape> {
-    let plain = |sizes| square(Suite::Train, sizes);
+    let plain = |sizes| Shape::square(Suite::Train, sizes);
     let mut shapes = Vec::new();
     shapes.extend(both_ways(plain([1, 8, 1024, 64])));
     shapes.push(causal(plain([1, 8, 2048, 64])));

@@ -2,12 +2,13 @@
 
 use super::*;
 
-/// Whether query `i` sees key `j`, straight from the definition.
-fn sees(shape: &Shape, i: usize, j: usize) -> bool {
-    let position = i as i64 + shape.key_len as i64 - shape.query_len as i64;
+/// Whether query `i` of a batch entry may see key `j`, straight from the definition; masks are apart.
+fn sees(shape: &Shape, batch: usize, i: usize, j: usize) -> bool {
+    let keys = shape.kv_lens().map_or(shape.key_len, |lens| lens[batch]);
+    let position = i as i64 + keys as i64 - shape.query_len as i64;
     let distance = j as i64 - position;
     let windowed = shape.window.is_none_or(|w| -(w.left as i64) <= distance && distance <= w.right as i64);
-    (!shape.causal || distance <= 0) && windowed
+    j < keys && (!shape.causal || distance <= 0) && windowed
 }
 
 fn small() -> Vec<Shape> {
@@ -21,7 +22,8 @@ fn small() -> Vec<Shape> {
     for suite in Suite::ALL {
         for (query_len, key_len) in [(1, 1), (1, 9), (4, 9), (7, 7), (9, 4), (5, 1)] {
             for causal in [false, true] {
-                for window in windows {
+                for (n, window) in windows.into_iter().enumerate() {
+                    let extras = Extras { ragged: n % 2 == 1, value_dim: (n > 1).then_some(7), ..Extras::default() };
                     shapes.push(Shape {
                         suite,
                         dtype: Dtype::Bf16,
@@ -35,6 +37,7 @@ fn small() -> Vec<Shape> {
                         window,
                         scale: None,
                         softcap: None,
+                        extras,
                     });
                 }
             }
@@ -46,9 +49,9 @@ fn small() -> Vec<Shape> {
 #[test]
 fn visible_keys_are_those_of_the_definition() {
     for shape in small() {
-        for i in 0..shape.query_len {
-            let counted: Vec<usize> = (0..shape.key_len).filter(|&j| sees(&shape, i, j)).collect();
-            let told: Vec<usize> = shape.visible_keys(i).collect();
+        for (batch, i) in (0..shape.batch).flat_map(|batch| (0..shape.query_len).map(move |i| (batch, i))) {
+            let counted: Vec<usize> = (0..shape.key_len).filter(|&j| sees(&shape, batch, i, j)).collect();
+            let told: Vec<usize> = shape.visible_keys(batch, i).collect();
             assert_eq!(told, counted, "query {i} of {shape:?}");
         }
     }
@@ -58,12 +61,12 @@ fn visible_keys_are_those_of_the_definition() {
 fn flops_are_counted_on_visible_pairs() {
     for shape in small() {
         let mut operations = 0u64;
-        for _ in 0..shape.batch * shape.heads {
+        for head in 0..shape.batch * shape.heads {
             for i in 0..shape.query_len {
                 for j in 0..shape.key_len {
-                    if sees(&shape, i, j) {
+                    if sees(&shape, head / shape.heads, i, j) {
                         // A multiplication and an addition for each of q·k and p·v, and each dim.
-                        operations += 4 * shape.head_dim as u64;
+                        operations += 2 * (shape.head_dim + shape.value_dim()) as u64;
                     }
                 }
             }
@@ -76,8 +79,10 @@ fn flops_are_counted_on_visible_pairs() {
 #[test]
 fn bytes_are_those_of_keys_that_some_query_sees() {
     for shape in small() {
-        let seen = (0..shape.key_len).filter(|&j| (0..shape.query_len).any(|i| sees(&shape, i, j))).count();
-        let bytes = 2 * shape.batch * shape.kv_heads * seen * shape.head_dim * 2;
+        let of =
+            |batch| (0..shape.key_len).filter(|&j| (0..shape.query_len).any(|i| sees(&shape, batch, i, j))).count();
+        let seen: usize = (0..shape.batch).map(of).sum();
+        let bytes = shape.kv_heads * seen * (shape.head_dim + shape.value_dim()) * 2;
         assert_eq!(shape.kv_bytes(), bytes as u64, "{shape:?}");
     }
 }
@@ -124,7 +129,7 @@ fn shapes_for_cards_keep_the_work_of_a_length_and_fit_one() {
         shapes.iter().filter(plain).filter(|s| s.heads == s.kv_heads && s.query_len == s.key_len).collect();
     assert_eq!(squares.len(), 2 * 2 * 5 * 2);
     for shape in squares {
-        assert_eq!(shape.elements(), [16384 * 2048; 3], "{shape}");
+        assert_eq!(shape.elements(), [16384 * 2048; 4], "{shape}");
         assert_eq!(shape.batch * shape.query_len, 16384, "{shape}");
         assert_eq!(shape.heads, if shape.head_dim == 64 { 32 } else { 16 }, "{shape}");
     }
@@ -138,4 +143,46 @@ fn shapes_for_cards_keep_the_work_of_a_length_and_fit_one() {
         assert!(shape.score_bytes() <= 16 << 30, "{shape}");
         assert!(crate::contestants::copies(shape) * shape.kv_bytes() <= 1 << 30, "{shape}");
     }
+}
+
+#[test]
+fn a_sweep_is_the_same_for_a_seed_and_has_everything() {
+    type Is = fn(&Shape) -> bool;
+    let shapes = sweep(1, 200);
+    assert_eq!(shapes.len(), 200);
+    assert_eq!(shapes, sweep(1, 200));
+    assert_eq!(shapes[..50], sweep(1, 50));
+    assert_ne!(shapes, sweep(2, 200));
+    let count = |is: Is| shapes.iter().filter(|shape| is(shape)).count();
+    let wanted: [(&str, Is); 18] = [
+        ("causal", |s| s.causal),
+        ("window", |s| s.window.is_some()),
+        ("scale", |s| s.scale.is_some()),
+        ("softcap", |s| s.softcap.is_some()),
+        ("alibi", |s| s.extras.alibi),
+        ("sinks", |s| s.extras.sinks),
+        ("kv_lens", |s| s.extras.ragged && s.batch > 1),
+        ("padding", |s| s.extras.mask == Some(MaskKind::Padding) && s.batch > 1),
+        ("documents", |s| matches!(s.extras.mask, Some(MaskKind::Documents(_)))),
+        ("mask of pairs", |s| s.extras.mask == Some(MaskKind::Pairs)),
+        ("bias of heads", |s| s.extras.bias == Some(BiasKind::Heads)),
+        ("bias of keys", |s| s.extras.bias == Some(BiasKind::Keys)),
+        ("shared heads", |s| s.heads > s.kv_heads),
+        ("values of another dim", |s| s.value_dim() != s.head_dim),
+        ("other lengths", |s| s.query_len != s.key_len),
+        ("dims of no multiple of 8", |s| s.head_dim % 8 != 0),
+        ("bf16", |s| s.dtype == Dtype::Bf16),
+        ("f16", |s| s.dtype == Dtype::F16),
+    ];
+    for (name, is) in wanted {
+        assert!(count(is) >= 2, "{name}: {} of 200", count(is));
+    }
+    for shape in &shapes {
+        assert!((1..=3000).contains(&shape.query_len) && (1..=3000).contains(&shape.key_len), "{shape}");
+        assert!((8..=256).contains(&shape.head_dim) && (8..=256).contains(&shape.value_dim()), "{shape}");
+        assert!(shape.heads.is_multiple_of(shape.kv_heads), "{shape}");
+    }
+    let long = count(|s| s.query_len > 1000);
+    let short = count(|s| s.query_len < 32);
+    assert!(long >= 10 && short >= 30, "{long} long, {short} short");
 }

@@ -1,6 +1,6 @@
 //! The charts: for each suite and type, bars of ours and the peers for every shape.
 
-use super::{escape, is_home, percent, put, significant, unit_for};
+use super::{escape, is_home, percent, put, scatter, significant, unit_for};
 use crate::report::{Report, Row};
 use crate::shapes::Suite;
 use std::fmt::Write as _;
@@ -25,6 +25,11 @@ pub fn charts(page: &mut String, report: &Report) {
             continue;
         }
         put!(page, "<section>\n<h2>{}</h2>", title(suite));
+        if suite == Suite::Sweep {
+            scatter::scatter(page, report);
+            put!(page, "</section>");
+            continue;
+        }
         for dtype in ["f32", "bf16", "f16"] {
             let rows: Vec<&Row> = rows.iter().copied().filter(|r| r.dtype == dtype).collect();
             if !rows.is_empty() {
@@ -40,6 +45,7 @@ fn title(suite: Suite) -> &'static str {
         Suite::Prefill => "Prefill: many queries at once",
         Suite::Decode => "Decode: one token against a cache",
         Suite::Train => "Train: forward and backward",
+        Suite::Sweep => "Sweep: random shapes with all options",
     }
 }
 
