@@ -30,20 +30,20 @@ impl<A: Float> Scratch<A> {
             at[i + 1] = at[i] + part.next_multiple_of(line);
         }
         let mut scratch = Self { buffer, at, factor: [A::ZERO; ROWS] };
-        scratch.fill(3, A::ZERO);
-        scratch.fill(4, A::ZERO);
+        scratch.fill(3, parts[3], A::ZERO);
+        scratch.fill(4, parts[4], A::ZERO);
         scratch
     }
 
-    /// Forgets what was accumulated: accumulators and sums 0, maxima −∞.
-    pub(crate) fn reset(&mut self) {
-        self.fill(6, A::ZERO);
-        self.fill(7, A::NEG_INFINITY);
-        self.fill(8, A::ZERO);
+    /// Forgets what was accumulated by so many rows, accumulators of `width` and sums of `lanes` each: 0, maxima −∞.
+    pub(crate) fn reset(&mut self, rows: usize, width: usize, lanes: usize) {
+        self.fill(6, rows * width, A::ZERO);
+        self.fill(7, rows, A::NEG_INFINITY);
+        self.fill(8, rows * lanes, A::ZERO);
     }
 
-    fn fill(&mut self, part: usize, x: A) {
-        self.buffer[self.at[part]..self.at[part + 1]].fill(MaybeUninit::new(x));
+    fn fill(&mut self, part: usize, count: usize, x: A) {
+        self.buffer[self.at[part]..self.at[part + 1]][..count].fill(MaybeUninit::new(x));
     }
 
     /// Numbers of a part, from an index on.

@@ -5,7 +5,7 @@
 
 use crate::element::{Kernel, Loads};
 use crate::kernel::lying::STREAMS;
-use crate::kernel::{PIECE, ROWS};
+use crate::kernel::{PIECE, ROWS, whole_rows};
 use crate::math::Float;
 use crate::simd::{Job, Simd};
 
@@ -23,17 +23,17 @@ pub(crate) struct Dot<S: Simd, T> {
     pub stride: usize,
 }
 
-/// Runs the products for `rows` (rounded up to 1, 2, 4 or 6).
+/// Runs the products for `rows` (rounded up to [`whole_rows`]).
 ///
 /// # Safety
 /// The CPU has the instruction set of `S`, and the operands are valid for that many rows.
 pub(crate) unsafe fn run<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default>(rows: usize, dot: Dot<S, T>) {
     // SAFETY: passed on from the caller.
     unsafe {
-        match rows {
-            0 | 1 => S::enter(Rows::<S, T, 1>(dot)),
+        match whole_rows(rows) {
+            1 => S::enter(Rows::<S, T, 1>(dot)),
             2 => S::enter(Rows::<S, T, 2>(dot)),
-            3 | 4 => S::enter(Rows::<S, T, 4>(dot)),
+            4 => S::enter(Rows::<S, T, 4>(dot)),
             _ => S::enter(Rows::<S, T, 6>(dot)),
         }
     }

@@ -14,9 +14,11 @@ pub(crate) const STREAMS: usize = 4;
 pub(crate) struct Lying<S: Simd, T> {
     /// `[rows, keys]`, rows [`STRIDE`] apart.
     pub a: *const S::A,
-    /// `[keys, vectors · LANES]`, the last axis contiguous.
+    /// `[keys, (vectors − 1) · LANES + last]`, the last axis contiguous.
     pub b: *const T,
     pub b_stride: usize,
+    /// Numbers of the last vector that there are; the others count as 0.
+    pub last: usize,
     pub apart: usize,
     pub depth: usize,
     /// `[rows, vectors · LANES]`, the last axis contiguous.
@@ -39,7 +41,7 @@ pub(crate) const fn most_numbers<S: Simd>() -> usize {
 ///
 /// # Safety
 /// The CPU has the instruction set of `S`, and the operands are valid for that many rows and vectors.
-pub(crate) unsafe fn run<S: Loads<T>, T: Kernel<Wide = S::A> + Copy>(
+pub(crate) unsafe fn run<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default>(
     rows: usize,
     vectors: usize,
     streams: usize,
@@ -56,7 +58,7 @@ pub(crate) unsafe fn run<S: Loads<T>, T: Kernel<Wide = S::A> + Copy>(
     }
 }
 
-unsafe fn with_vectors<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const K: usize>(
+unsafe fn with_vectors<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, const R: usize, const K: usize>(
     vectors: usize,
     lying: &Lying<S, T>,
 ) {
@@ -78,7 +80,7 @@ unsafe fn with_vectors<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usiz
 /// A product whose size the compiler knows.
 struct Sized<'a, S: Simd, T, const R: usize, const N: usize, const K: usize>(&'a Lying<S, T>);
 
-impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const N: usize, const K: usize> Job<S>
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, const R: usize, const N: usize, const K: usize> Job<S>
     for Sized<'_, S, T, R, N, K>
 {
     type Out = ();
@@ -90,11 +92,18 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const N: usize,
         unsafe {
             let mut acc = [[S::splat(S::A::default()); N]; R];
             tile::rescale::<S, R, N>(&mut acc, t.c, t.c_stride, t.factor);
+            let whole = t.last == S::LANES;
             for key in 0..t.depth {
                 for stream in 0..K {
                     let key = key + stream * t.apart;
                     let value = t.b.add(key * t.b_stride);
-                    let value: [S::V; N] = std::array::from_fn(|v| S::load_from(value.add(v * S::LANES)));
+                    let value: [S::V; N] = std::array::from_fn(|v| {
+                        let from = value.add(v * S::LANES);
+                        match v + 1 < N || whole {
+                            true => S::load_from(from),
+                            false => S::load_part_from(from, t.last),
+                        }
+                    });
                     for (r, row) in acc.iter_mut().enumerate() {
                         let weight = S::splat(*t.a.add(r * STRIDE + key));
                         for (x, value) in row.iter_mut().zip(value) {

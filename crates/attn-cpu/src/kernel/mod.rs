@@ -14,6 +14,16 @@ pub(crate) mod tile;
 /// 16 registers of AVX2.
 pub(crate) const ROWS: usize = 6;
 
+/// Rows that a product over `rows` of a strip goes through: there are kernels for 1, 2, 4 and 6.
+pub(crate) const fn whole_rows(rows: usize) -> usize {
+    match rows {
+        0 | 1 => 1,
+        2 => 2,
+        3 | 4 => 4,
+        _ => ROWS,
+    }
+}
+
 /// Most keys of a block. A strip's scores for them, `6 · 512` f32, take 12 KB of the 32 or 48 KB of a first-level cache;
 /// the block's packed keys and its values, 128 KB each at dimension 64, stay in the second level. Against 256 keys this
 /// saves 2%: queries are staged, maxima found and accumulators fetched once a block.

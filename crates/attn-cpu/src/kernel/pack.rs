@@ -4,7 +4,7 @@
 //! dimensions of a query or key, two keys of a weight or value.
 
 use crate::element::{Kernel, Loads};
-use crate::kernel::{PIECE, ROWS};
+use crate::kernel::{PIECE, ROWS, whole_rows};
 use crate::simd::{Job, Simd};
 
 /// Packs `rows × count` elements as rows of `width ≥ count` units, the rest filled with 0: each row widened to accumulators, or two
@@ -72,7 +72,7 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> PackValues<S, T> {
     }
 }
 
-/// Brings a strip's rows of `count` elements into units, rows of 0 after the last: pieces of [`PIECE`], each `[ROWS, PIECE]` and
+/// Brings a strip's rows of `count` elements into units, rows of 0 after the last where products go through more: pieces of [`PIECE`], each `[ROWS, PIECE]` and
 /// filled up with 0, as the register tile takes them.
 pub(crate) struct Stage<S: Simd, T> {
     pub from: [*const T; ROWS],
@@ -93,7 +93,7 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> Job<S> for Stage<S, T
             let piece = if wide { PIECE } else { 2 * PIECE };
             for start in (0..self.count).step_by(piece) {
                 let count = piece.min(self.count - start);
-                for (r, from) in self.from.iter().enumerate() {
+                for (r, from) in self.from.iter().enumerate().take(whole_rows(self.rows)) {
                     let to = self.to.add(start / piece * ROWS * PIECE + r * PIECE);
                     let from = from.wrapping_add(start * self.stride);
                     if r >= self.rows {

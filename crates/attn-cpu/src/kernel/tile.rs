@@ -9,7 +9,7 @@
 //! ```
 //! Where packed operands are units of two bf16, a step is two steps of the depth.
 
-use crate::kernel::{BLOCK, PIECE, ROWS, STRIDE};
+use crate::kernel::{BLOCK, PIECE, ROWS, STRIDE, whole_rows};
 use crate::simd::{Job, Simd};
 
 /// How the broadcast operand lies: pieces of `LENGTH` steps along the depth, each `[ROWS, ROW]`. Constants, so that one
@@ -59,17 +59,17 @@ pub(crate) struct Tile<S: Simd, L> {
 /// hardware threads share a core's front end.
 const UNROLL: usize = 4;
 
-/// Runs a tile of `rows` (rounded up to 1, 2, 4 or 6) by `vectors` (at most `TILE_VECTORS`).
+/// Runs a tile of `rows` (rounded up to [`whole_rows`]) by `vectors` (at most `TILE_VECTORS`).
 ///
 /// # Safety
 /// The CPU has the instruction set of `S`, and the operands are valid for that many rows and vectors.
 pub(crate) unsafe fn run<S: Simd, L: Lies>(rows: usize, vectors: usize, tile: &Tile<S, L>) {
     // SAFETY: passed on from the caller.
     unsafe {
-        match rows {
-            0 | 1 => with_rows::<S, L, 1>(vectors, tile),
+        match whole_rows(rows) {
+            1 => with_rows::<S, L, 1>(vectors, tile),
             2 => with_rows::<S, L, 2>(vectors, tile),
-            3 | 4 => with_rows::<S, L, 4>(vectors, tile),
+            4 => with_rows::<S, L, 4>(vectors, tile),
             _ => with_rows::<S, L, 6>(vectors, tile),
         }
     }

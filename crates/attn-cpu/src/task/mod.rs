@@ -13,7 +13,7 @@ pub(crate) use mask::Through;
 use crate::element::{Element, Loads};
 use crate::kernel::options::{Options, Relative};
 use crate::kernel::softmax::Softmax;
-use crate::kernel::{ROWS, STRIDE};
+use crate::kernel::{ROWS, STRIDE, whole_rows};
 use crate::math::Float;
 use crate::partial::Shared;
 use crate::problem::{Attention, Dims, MASK_BLOCK};
@@ -186,7 +186,8 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
 
     /// Goes through the keys that the task sees, block by block.
     fn blocks(&mut self) {
-        self.scratch.reset();
+        let rows = self.rows.len() / ROWS * ROWS + whole_rows(self.rows.len() % ROWS);
+        self.scratch.reset(rows.min(self.layout.task_rows), self.layout.value_width, S::LANES);
         let seeing = || self.strips.iter().filter(|strip| strip.some.0 < strip.some.1);
         let Some(start) = seeing().map(|strip| strip.some.0).min() else { return };
         let end = seeing().map(|strip| strip.some.1).max().unwrap_or(start);

@@ -28,9 +28,9 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         self.few_rows() && self.problem.key.strides()[3] == 1
     }
 
-    /// Whether values are read as they lie: whole vectors, and no widening that more than a few rows would repeat.
+    /// Whether values are read as they lie: no widening that more than a few rows would repeat.
     fn values_as_they_lie(&self) -> bool {
-        self.layout.value_width == self.dims.value_dim && self.problem.value.strides()[3] == 1 && self.few_rows()
+        self.few_rows() && self.problem.value.strides()[3] == 1
     }
 
     /// Whether values and weights are packed as units of two.
@@ -213,19 +213,20 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         let (width, step) = (self.layout.value_width, lying::most_numbers::<S>());
         for row in (0..span.rows).step_by(PAIR) {
             for dim in (0..width).step_by(step) {
+                let (rows, vectors) = (PAIR.min(span.rows - row), (width - dim).min(step) / S::LANES);
                 let lying = Lying::<S, T> {
                     a: self.scratch.scores(row, first),
                     b: self.values(block.start + first).wrapping_add(dim),
                     b_stride: self.problem.value.strides()[2],
+                    last: (self.dims.value_dim - dim - (vectors - 1) * S::LANES).min(S::LANES),
                     apart,
                     depth,
                     c: self.scratch.acc((span.row + row) * width + dim),
                     c_stride: width,
                     factor: factor.wrapping_add(row),
                 };
-                let (rows, vectors) = (PAIR.min(span.rows - row), (width - dim).min(step) / S::LANES);
-                // SAFETY: the view holds the values of all keys of the span, whole vectors of each; weights, accumulators and
-                // factors have that many rows.
+                // SAFETY: the view holds the values of all keys of the span, from `dim` on whole vectors and the last; weights,
+                // accumulators and factors have that many rows.
                 unsafe { lying::run(rows, vectors, streams, &lying) };
             }
         }
