@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use crate::math::Float;
 use crate::schedule::{Call, run};
 use crate::simd::{Load, Simd, portable, widen_bf16, widen_f16};
-use crate::{Isa, simd};
+use crate::{CpuError, Isa, simd};
 
 /// A type of inputs and outputs: `f32`, `f64`, `half::f16` or `half::bf16`.
 pub trait Element: Kernel<Wide = Self::Accum> + Copy + Default + Send + Sync + 'static {
@@ -27,8 +27,9 @@ pub trait Kernel: Sized {
     fn narrow(x: Self::Wide) -> Self;
     /// Vector lengths in accumulators and in tiles that `isa` works with.
     fn geometry(isa: Isa) -> crate::schedule::Geometry;
-    /// Runs a checked problem with the kernel compiled for `isa`, which this machine has.
-    fn run(isa: Isa, call: Call<'_, Self, Self::Wide>);
+    /// Runs a checked problem with the kernel compiled for `isa`, which this machine has. An error where memory has no room for the
+    /// workspace; nothing is written then.
+    fn run(isa: Isa, call: Call<'_, Self, Self::Wide>) -> Result<(), CpuError>;
 }
 
 macro_rules! element {
@@ -64,7 +65,7 @@ macro_rules! element {
                     _ => Geometry::of::<portable::$portable>(),
                 }
             }
-            fn run(isa: Isa, call: Call<'_, Self, $accum>) {
+            fn run(isa: Isa, call: Call<'_, Self, $accum>) -> Result<(), CpuError> {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx512Bf16 => run::<simd::avx512::$pairs, Self>(call),

@@ -36,6 +36,12 @@ pub enum CpuError {
         /// The number given.
         found: String,
     },
+    /// There is no memory for the workspace.
+    #[error("workspace: expected memory for {bytes} bytes, found less")]
+    Memory {
+        /// What [`workspace_bytes`](crate::workspace_bytes) says.
+        bytes: usize,
+    },
     /// The instruction set demanded is not there on this machine.
     #[error("isa: expected one of {available}, found {found}")]
     IsaUnavailable {

@@ -13,7 +13,8 @@ use crate::{CpuError, Element, Isa};
 /// Runs on the current rayon thread pool, or on the calling thread alone where the problem is small.
 ///
 /// # Errors
-/// [`CpuError`] when shapes, lengths or values disagree with what [`Attention`] says, or when this machine lacks `isa`.
+/// [`CpuError`] when shapes, lengths or values disagree with what [`Attention`] says, when this machine lacks `isa`, or when memory has no
+/// room for the workspace.
 pub fn forward<T: Element>(
     problem: &Attention<'_, T>,
     isa: Isa,
@@ -21,10 +22,9 @@ pub fn forward<T: Element>(
     lse: Option<&mut [T::Accum]>,
 ) -> Result<(), CpuError> {
     let dims = problem.check(out.len(), lse.as_ref().map(|lse| lse.len()))?;
-    demand(isa, &Isa::available())?;
+    demand(isa)?;
     let out = Output { out: out.as_mut_ptr(), lse: lse.map(<[_]>::as_mut_ptr) };
-    T::run(isa, Call { problem, dims, out });
-    Ok(())
+    T::run(isa, Call { problem, dims, out })
 }
 
 /// [`forward`] into new vectors, which need not be cleared first: the output `[B, H, Sq, E]` and, where `lse` asks for it, the LSE
@@ -34,12 +34,12 @@ pub fn forward<T: Element>(
 /// As [`forward`].
 pub fn compute<T: Element>(problem: &Attention<'_, T>, isa: Isa, lse: bool) -> Result<Computed<T>, CpuError> {
     let dims = problem.check_inputs()?;
-    demand(isa, &Isa::available())?;
+    demand(isa)?;
     let rows = dims.batch.saturating_mul(dims.heads).saturating_mul(dims.query_len);
     let mut out = room(rows.saturating_mul(dims.value_dim))?;
     let mut row_lse = lse.then(|| room(rows)).transpose()?;
     let pointers = Output { out: out.as_mut_ptr(), lse: row_lse.as_mut().map(Vec::as_mut_ptr) };
-    T::run(isa, Call { problem, dims, out: pointers });
+    T::run(isa, Call { problem, dims, out: pointers })?;
     // SAFETY: both have room for that many, and the tasks have written every row of both.
     unsafe {
         out.set_len(rows * dims.value_dim);
@@ -63,16 +63,18 @@ fn room<T>(numbers: usize) -> Result<Vec<T>, CpuError> {
 /// An output and its LSE.
 pub type Computed<T> = (Vec<T>, Option<Vec<<T as Element>::Accum>>);
 
-/// Refuses an instruction set that is not among those available.
-fn demand(isa: Isa, available: &[Isa]) -> Result<(), CpuError> {
-    if available.contains(&isa) {
-        return Ok(());
-    }
-    let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
-    Err(CpuError::IsaUnavailable { available: names.join(", "), found: isa.name() })
+/// Refuses an instruction set that this machine lacks.
+fn demand(isa: Isa) -> Result<(), CpuError> {
+    if isa.is_available() { Ok(()) } else { Err(refusal(isa, &Isa::available())) }
 }
 
-/// The most scratch memory in bytes that [`forward`] holds at once on `threads` threads with an instruction set.
+fn refusal(isa: Isa, available: &[Isa]) -> CpuError {
+    let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+    CpuError::IsaUnavailable { available: names.join(", "), found: isa.name() }
+}
+
+/// The bytes that [`forward`] allocates, all of them at once, in a pool of `threads` threads with an instruction set: its scratch memory,
+/// to the byte. [`compute`] allocates what it returns besides.
 ///
 /// Lengths: `batch` B, `heads` H, `kv_heads` G, `query_len` Sq, `key_len` Sk, `head_dim` D, `value_dim` E.
 #[allow(clippy::too_many_arguments, reason = "one number an axis")]
@@ -88,7 +90,7 @@ pub fn workspace_bytes<T: Element>(
     threads: usize,
 ) -> u64 {
     let dims = Dims { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim };
-    Layout::new(&dims, T::geometry(isa)).bytes(threads)
+    Layout::new(&dims, T::geometry(isa)).bytes::<T::Accum>(threads) as u64
 }
 
 #[cfg(test)]
@@ -102,10 +104,11 @@ mod tests {
 
     #[test]
     fn an_instruction_set_that_is_not_there_is_refused() {
-        let error = demand(Isa::Avx512, &[Isa::Avx2, Isa::Portable]).expect_err("it is not among them");
+        let error = refusal(Isa::Avx512, &[Isa::Avx2, Isa::Portable]);
         assert!(
             matches!(&error, CpuError::IsaUnavailable { available, found: "avx512" } if available == "avx2, portable")
         );
-        assert!(demand(Isa::Portable, &[Isa::Portable]).is_ok());
+        assert!(demand(Isa::Portable).is_ok());
+        assert_eq!(demand(Isa::Neon).is_ok(), Isa::Neon.is_available());
     }
 }

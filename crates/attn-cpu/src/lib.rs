@@ -73,6 +73,8 @@
 //!   a task that fails runs again and skips hidden pairs one by one (`task/careful.rs`). Clean inputs pay nothing.
 //! - **Base 2.** Maxima are kept in base 2, rounded once; the exponent is one fused multiplication of the raw score. So
 //!   weights of all blocks refer to exactly the same maximum, and the LSE, finished in f64, is good for logits of any size.
+//! - **Memory.** All scratch of a call is one allocation, whose size follows from the lengths and the number of threads
+//!   ([`workspace_bytes`]); threads are forked without another (`workspace.rs`).
 //! - **Threads.** The cut into tasks depends on the problem alone, and a task's order of keys is fixed: the bits of the
 //!   result do not depend on the number of threads. Threads take the costliest task that is left.
 //!
@@ -126,6 +128,7 @@ mod scratch;
 mod simd;
 mod task;
 mod view;
+mod workspace;
 
 pub use element::Element;
 pub use error::CpuError;

@@ -3,61 +3,55 @@
 //! Each part of a task's keys leaves its accumulators, maxima and sums here. The thread that leaves the last part of a task joins all of
 //! them, in the order of the keys: the result does not depend on who that is.
 
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::math::Float;
 use crate::schedule::Layout;
+use crate::workspace::{Area, bytes_of};
 
 /// A row's running maximum in base 2, and the sum of its weights.
 pub(crate) type State = (f64, f64);
 
-/// Room for the parts of all tasks. Nothing where keys are not split.
-#[derive(Debug)]
-pub(crate) struct Partials<A> {
-    /// `[tasks, splits, task_rows, value_width]`.
-    acc: Vec<A>,
-    /// `[tasks, splits, task_rows]`.
-    states: Vec<State>,
-    /// Parts of each task that are done.
-    done: Vec<AtomicUsize>,
-}
-
-impl<A: Float> Partials<A> {
-    pub(crate) fn new(layout: &Layout) -> Self {
-        let [acc, states, done] = layout.partial_parts();
-        Self {
-            acc: vec![A::ZERO; acc],
-            states: vec![(f64::NEG_INFINITY, 0.0); states],
-            done: std::iter::repeat_with(AtomicUsize::default).take(done).collect(),
-        }
-    }
-
-    /// What threads share.
-    pub(crate) fn shared(&mut self) -> Shared<'_, A> {
-        Shared { acc: self.acc.as_mut_ptr(), states: self.states.as_mut_ptr(), done: &self.done }
-    }
-}
-
 /// The partial results as threads see them: each part is written by one thread, and all parts of a task are read by the one that
-/// found them done.
+/// found them done. Nothing where keys are not split.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shared<'a, A> {
+    /// `[tasks, splits, task_rows, value_width]`.
     acc: *mut A,
+    /// `[tasks, splits, task_rows]`.
     states: *mut State,
+    /// Parts of each task that are done.
     done: &'a [AtomicUsize],
 }
 
-// SAFETY: the pointers come from an exclusive borrow that outlives the workers; parts are disjoint, and are read only after the counter of
+// SAFETY: the pointers come from an area that nobody else has for as long as the workers live; parts are disjoint, and are read only after the counter of
 // their task says that they are written.
 unsafe impl<A: Send> Send for Shared<'_, A> {}
 // SAFETY: as above.
 unsafe impl<A: Send> Sync for Shared<'_, A> {}
 
-impl<A: Float> Shared<'_, A> {
+impl<'a, A: 'a> Shared<'a, A> {
+    /// Bytes of the parts of all tasks.
+    pub(crate) fn bytes(layout: &Layout) -> usize {
+        let [acc, states, done] = layout.partial_parts();
+        bytes_of::<A>(acc).saturating_add(bytes_of::<State>(states)).saturating_add(bytes_of::<AtomicUsize>(done))
+    }
+
+    /// Takes room for them. No part is done.
+    pub(crate) fn new(area: &mut Area<'a>, layout: &Layout) -> Self {
+        let [acc, states, done] = layout.partial_parts();
+        let (acc, states) = (area.take::<A>(acc), area.take::<State>(states));
+        let done = area.take(done);
+        done.iter_mut().for_each(|done| *done = MaybeUninit::new(AtomicUsize::new(0)));
+        // SAFETY: every counter has just been written.
+        let done: &'a [AtomicUsize] = unsafe { done.assume_init_ref() };
+        Self { acc: acc.as_mut_ptr().cast(), states: states.as_mut_ptr().cast(), done }
+    }
+
     /// Row `row` of part `part` of task `task`: its accumulators and its state.
     ///
     /// # Safety
-    /// All three exist, and either this thread alone works on the part, or [`Shared::leave`] has said that all of the task's are done.
+    /// All three exist, and either this thread alone works on the part, which it fills before it reads it, or [`Shared::leave`] has said that all of the task's are done.
     #[allow(clippy::mut_from_ref, reason = "the caller vouches for being alone")]
     pub(crate) unsafe fn row(
         &self,

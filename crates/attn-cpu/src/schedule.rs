@@ -8,12 +8,14 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::CpuError;
 use crate::element::{Element, Loads};
 use crate::kernel::{BLOCK, BLOCK_BYTES, PIECE, ROWS, STRIDE};
-use crate::partial::{Partials, State};
+use crate::partial::Shared;
 use crate::problem::{Attention, Blocks, Dims, EMPTY, MASK_BLOCK};
 use crate::simd::Simd;
-use crate::task::{Row, Strip, Through, Worker};
+use crate::task::{self, Worker};
+use crate::workspace::{Area, List, Workspace, bytes_of};
 
 /// Most rows of a task. Packing a key and a value costs about 10 rows' products, so 768 rows hide it (1%); their
 /// accumulators, 192 KB at value_dim 64 in f32, lie in the second-level cache beside a block of keys and values.
@@ -88,9 +90,10 @@ pub(crate) struct Layout {
     /// Units of a packed query or key.
     pub head_units: usize,
     lanes: usize,
-    accum_bytes: usize,
     /// Numbers in a unit.
     pub per_unit: usize,
+    /// Whether the whole takes less time than waking a thread, whatever of it is hidden.
+    serial: bool,
 }
 
 impl Layout {
@@ -124,7 +127,7 @@ impl Layout {
             value_width,
             block_keys: block_keys.next_multiple_of(geometry.tile_keys).next_multiple_of(MASK_BLOCK),
             lanes: geometry.lanes,
-            accum_bytes: geometry.accum_bytes,
+            serial: products(dims, rows.saturating_mul(groups).saturating_mul(dims.key_len) as u128) < SERIAL_PRODUCTS,
             per_unit: geometry.per_unit,
             head_units,
         }
@@ -155,24 +158,32 @@ impl Layout {
         pieces(self.head_units)
     }
 
-    /// Bytes that `threads` workers and the list of tasks take.
-    pub(crate) fn bytes(&self, threads: usize) -> u64 {
-        let parts = self
-            .parts()
-            .into_iter()
-            .fold(0_u64, |sum, part| sum.saturating_add((part as u64).saturating_add(64)).saturating_add(64));
-        let rows = (self.task_rows as u64).saturating_mul(size_of::<Row>() as u64);
-        let strips =
-            (self.task_rows.div_ceil(ROWS) as u64).saturating_mul((size_of::<Strip>() + size_of::<Through>()) as u64);
-        let worker = parts.saturating_mul(self.accum_bytes as u64).saturating_add(rows).saturating_add(strips);
-        let items = self.tasks.saturating_mul(self.splits);
-        let list = (items as u64).saturating_mul(size_of::<(u64, usize)>() as u64);
-        let [acc, states, done] = self.partial_parts().map(|part| part as u64);
-        let partial = acc
-            .saturating_mul(self.accum_bytes as u64)
-            .saturating_add(states.saturating_mul(size_of::<State>() as u64))
-            .saturating_add(done.saturating_mul(size_of::<AtomicUsize>() as u64));
-        worker.saturating_mul(threads.clamp(1, items.max(1)) as u64).saturating_add(list).saturating_add(partial)
+    /// Strips of a task.
+    pub(crate) fn task_strips(&self) -> usize {
+        self.task_rows.div_ceil(ROWS)
+    }
+
+    /// Parts of all tasks: what workers take.
+    fn items(&self) -> usize {
+        self.tasks.saturating_mul(self.splits)
+    }
+
+    /// Workers that have room, where there are `threads`.
+    fn workers(&self, threads: usize) -> usize {
+        if self.serial { 1 } else { threads.clamp(1, self.items().max(1)) }
+    }
+
+    /// Bytes that threads share: the order of the items, and partial results.
+    fn shared_bytes<A>(&self) -> usize {
+        bytes_of::<Item>(self.items()).saturating_add(Shared::<A>::bytes(self))
+    }
+
+    /// Bytes of the workspace on `threads` threads.
+    pub(crate) fn bytes<A>(&self, threads: usize) -> usize {
+        if self.tasks == 0 {
+            return 0;
+        }
+        task::bytes::<A>(self).saturating_mul(self.workers(threads)).saturating_add(self.shared_bytes::<A>())
     }
 
     /// Accumulators, states and counters of the partial results, where keys are split.
@@ -185,41 +196,60 @@ impl Layout {
     }
 }
 
+/// A part of a task, and what it costs: pairs of a query and a key.
+type Item = (u64, usize);
+
 /// Runs a checked problem on vectors of `S`, which this machine has.
-pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>) {
+///
+/// # Errors
+/// Where memory has no room for the workspace.
+pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>) -> Result<(), CpuError> {
     let dims = call.dims;
     let layout = Layout::new(&dims, Geometry::of::<S>());
     if layout.tasks == 0 || (dims.value_dim == 0 && call.out.lse.is_none()) {
-        return;
+        return Ok(());
     }
-    let order = order(call.problem, &dims, &layout);
-    let products: u128 = order.iter().map(|(cost, _)| u128::from(*cost)).sum();
-    let products = products * (dims.head_dim as u128 + dims.value_dim as u128);
-    let workers = match products {
+    let threads = rayon::current_num_threads();
+    let mut workspace = Workspace::new(layout.bytes::<S::A>(threads))?;
+    let mut area = workspace.area();
+    let mut order = List::new(area.take(layout.items()));
+    set_order(&mut order, call.problem, &dims, &layout);
+    let partials = Shared::new(&mut area, &layout);
+    let pairs: u128 = order.iter().map(|(cost, _)| u128::from(*cost)).sum();
+    let workers = match products(&dims, pairs) {
         0..SERIAL_PRODUCTS => 1,
-        _ => rayon::current_num_threads().min(order.len()),
+        _ => layout.workers(threads),
     };
-    let mut partials = Partials::new(&layout);
-    let partials = partials.shared();
     let next = AtomicUsize::new(0);
-    let work = || {
+    let work = |area: Area<'_>| {
         // A thread that wakes up when all is done makes nothing.
-        let mut worker = None;
+        let (mut area, mut worker) = (Some(area), None);
         while let Some((_, item)) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let worker =
-                worker.get_or_insert_with(|| Worker::<S, T>::new(call.problem, dims, layout, call.out, partials));
-            worker.item(item / layout.splits, item % layout.splits);
+            if let Some(area) = area.take() {
+                worker = Some(Worker::<S, T>::new(call.problem, dims, layout, call.out, partials, area));
+            }
+            if let Some(worker) = &mut worker {
+                worker.item(item / layout.splits, item % layout.splits);
+            }
         }
     };
+    spread(area, workers, task::bytes::<S::A>(&layout), &work);
+    Ok(())
+}
+
+/// Runs `work` on `workers` threads, each with an area of its own. Nothing is allocated for it.
+fn spread<'a>(mut area: Area<'a>, workers: usize, bytes: usize, work: &(impl Fn(Area<'a>) + Sync)) {
     if workers == 1 {
-        return work();
+        return work(area.split(bytes));
     }
-    rayon::scope(|scope| {
-        for _ in 1..workers {
-            scope.spawn(|_| work());
-        }
-        work();
-    });
+    let half = workers / 2;
+    let mine = area.split(half * bytes);
+    rayon::join(|| spread(mine, half, bytes, work), || spread(area, workers - half, bytes, work));
+}
+
+/// Multiplications of so many pairs of a query and a key.
+fn products(dims: &Dims, pairs: u128) -> u128 {
+    pairs.saturating_mul(dims.head_dim as u128 + dims.value_dim as u128)
 }
 
 /// A number of units rounded up to whole pieces.
@@ -227,8 +257,8 @@ fn pieces(units: usize) -> usize {
     units.saturating_add(PIECE - 1) / PIECE * PIECE
 }
 
-/// Every part of every task with its cost (pairs of a query and a key), the costliest first, so that the last to finish are small.
-fn order<T: Element>(problem: &Attention<'_, T>, dims: &Dims, layout: &Layout) -> Vec<(u64, usize)> {
+/// Lists every part of every task, the costliest first, so that the last to finish are small.
+fn set_order<T: Element>(order: &mut List<'_, Item>, problem: &Attention<'_, T>, dims: &Dims, layout: &Layout) {
     let rows = dims.query_len * layout.group;
     let cost = |item: usize| {
         let (task, part) = (item / layout.splits, item % layout.splits);
@@ -248,9 +278,8 @@ fn order<T: Element>(problem: &Attention<'_, T>, dims: &Dims, layout: &Layout) -
         };
         (last + 1 - first) as u64 * seen
     };
-    let mut order: Vec<_> = (0..layout.tasks * layout.splits).map(|item| (cost(item), item)).collect();
-    order.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
-    order
+    order.extend((0..layout.items()).map(|item| (cost(item), item)));
+    order.records().sort_unstable_by_key(|&(cost, item)| (std::cmp::Reverse(cost), item));
 }
 
 /// The keys in a range that lie in blocks seen by a task's rows, on average over its heads and blocks of queries.

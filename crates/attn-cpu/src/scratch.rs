@@ -1,33 +1,32 @@
-//! A worker's scratch: one allocation, cut into parts that start on cache lines.
-//!
-//! Nothing is cleared that is written before it is read: a call of a few microseconds would spend most of them on that.
+//! A worker's numbers: panels, scores, accumulators and the like, parts of its area of the workspace that start on cache lines.
 
 use std::mem::MaybeUninit;
 
 use crate::kernel::{BLOCK, ROWS, STRIDE};
 use crate::math::Float;
+use crate::workspace::{Area, bytes_of};
 
 /// The parts, as offsets into one buffer.
 #[derive(Debug)]
-pub(crate) struct Scratch<A> {
-    buffer: Box<[MaybeUninit<A>]>,
+pub(crate) struct Scratch<'a, A> {
+    buffer: &'a mut [MaybeUninit<A>],
     /// Offsets of: panels, stage, query, scores, addend, values, acc, max, sum, and the end.
     at: [usize; 10],
     factor: [A; ROWS],
 }
 
-const LINE: usize = 64;
+/// Bytes of parts of the given lengths.
+pub(crate) fn bytes<A>(parts: [usize; 9]) -> usize {
+    parts.into_iter().fold(0, |sum: usize, part| sum.saturating_add(bytes_of::<A>(part)))
+}
 
-impl<A: Float> Scratch<A> {
-    /// Makes room for parts of the given lengths. Scores and addends start as 0: of both, whole vectors are read where keys end.
-    pub(crate) fn new(parts: [usize; 9]) -> Self {
-        let line = LINE / size_of::<A>();
-        let total: usize = parts.iter().map(|part| part.next_multiple_of(line)).sum();
-        let buffer = Box::new_uninit_slice(total + line);
+impl<'a, A: Float> Scratch<'a, A> {
+    /// Takes room for them. Scores and addends start as 0: of both, whole vectors are read where keys end.
+    pub(crate) fn new(area: &mut Area<'a>, parts: [usize; 9]) -> Self {
+        let buffer = area.take(bytes::<A>(parts) / size_of::<A>());
         let mut at = [0; 10];
-        at[0] = (LINE - buffer.as_ptr() as usize % LINE) % LINE / size_of::<A>();
-        for (i, part) in parts.iter().enumerate() {
-            at[i + 1] = at[i] + part.next_multiple_of(line);
+        for (i, part) in parts.into_iter().enumerate() {
+            at[i + 1] = at[i] + bytes_of::<A>(part) / size_of::<A>();
         }
         let mut scratch = Self { buffer, at, factor: [A::ZERO; ROWS] };
         scratch.fill(3, parts[3], A::ZERO);

@@ -114,10 +114,9 @@ impl<M: HostMemory> CpuKernel<M> {
     }
 }
 
-/// The kernel's scratch, the binding's copies of what is per batch entry and per head, and the small change.
+/// The kernel's scratch, and the binding's lists of what is per batch entry and per head: all that a call holds besides the outputs and
+/// their tensors' own records.
 fn workspace<T: attn_cpu::Element>(isa: Isa, problem: &Problem) -> u64 {
-    /// Shapes, strides and reference counts of the outputs, and the thread pool's queues; up to 2 KB were seen.
-    const SMALL: u64 = 64 << 10;
     let scratch = attn_cpu::workspace_bytes::<T>(
         isa,
         problem.batch,
@@ -130,8 +129,8 @@ fn workspace<T: attn_cpu::Element>(isa: Isa, problem: &Problem) -> u64 {
         rayon::current_num_threads(),
     );
     let bands = problem.batch * size_of::<Band>();
-    let per_head = problem.heads * size_of::<T>() * 2;
-    scratch.saturating_add((bands + per_head) as u64).saturating_add(SMALL)
+    let per_head = [problem.alibi, problem.sinks].map(|given| if given { problem.heads * size_of::<T>() } else { 0 });
+    scratch.saturating_add((bands + per_head[0] + per_head[1]) as u64)
 }
 
 fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: HostElement>(

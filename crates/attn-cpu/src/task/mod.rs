@@ -18,7 +18,8 @@ use crate::math::Float;
 use crate::partial::Shared;
 use crate::problem::{Attention, Dims, MASK_BLOCK};
 use crate::schedule::{Layout, Output};
-use crate::scratch::Scratch;
+use crate::scratch::{self, Scratch};
+use crate::workspace::{Area, List, bytes_of};
 
 /// A row of a task.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,13 @@ pub(crate) struct Row {
     end: usize,
     /// Where the row of its block of queries begins in the table of blocks, if there is one.
     blocks: usize,
+}
+
+/// Bytes of a worker's area.
+pub(crate) fn bytes<A>(layout: &Layout) -> usize {
+    let strips = bytes_of::<Strip>(layout.task_strips()).saturating_add(bytes_of::<Through>(layout.task_strips()));
+    let lists = strips.saturating_add(bytes_of::<Row>(layout.task_rows));
+    scratch::bytes::<A>(layout.parts()).saturating_add(lists)
 }
 
 /// What the rows of a strip see.
@@ -93,11 +101,11 @@ pub(crate) struct Worker<'a, S: Loads<T>, T: Element<Accum = S::A>> {
     layout: Layout,
     out: Output<T, S::A>,
     partials: Shared<'a, S::A>,
-    scratch: Scratch<S::A>,
-    rows: Vec<Row>,
-    strips: Vec<Strip>,
+    scratch: Scratch<'a, S::A>,
+    rows: List<'a, Row>,
+    strips: List<'a, Strip>,
     /// What each strip sees of the running block through the mask. Empty where there is none.
-    through: Vec<Through>,
+    through: List<'a, Through>,
     /// Batch entry and key/value head of the running task.
     entry: (usize, usize),
     /// Whether anything but a positive scale is to be applied to the scores.
@@ -115,6 +123,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         layout: Layout,
         out: Output<T, S::A>,
         partials: Shared<'a, S::A>,
+        mut area: Area<'a>,
     ) -> Self {
         let unit = problem.scale * std::f64::consts::LOG2_E;
         // A scale that is not a normal number of the accumulator's type would turn −∞ into NaN.
@@ -131,10 +140,10 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             layout,
             out,
             partials,
-            scratch: Scratch::new(layout.parts()),
-            rows: Vec::with_capacity(layout.task_rows),
-            strips: Vec::with_capacity(layout.task_rows.div_ceil(ROWS)),
-            through: Vec::with_capacity(if problem.mask.is_some() { layout.task_rows.div_ceil(ROWS) } else { 0 }),
+            scratch: Scratch::new(&mut area, layout.parts()),
+            rows: List::new(area.take(layout.task_rows)),
+            strips: List::new(area.take(layout.task_strips())),
+            through: List::new(area.take(layout.task_strips())),
             entry: (0, 0),
             options,
             unit: S::A::from_f64(if options { std::f64::consts::LOG2_E } else { unit }),

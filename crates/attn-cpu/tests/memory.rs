@@ -1,0 +1,105 @@
+//! A call allocates what `workspace_bytes` says, to the byte, and nothing else: in one piece, on any number of threads.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use attn_cpu::{Attention, Band, Element, Isa, View, forward, workspace_bytes};
+use half::bf16;
+
+/// The system's allocator; counts what it is asked for.
+struct Counting;
+
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: passes everything on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.fetch_add(1, SeqCst);
+        BYTES.fetch_add(layout.size(), SeqCst);
+        // SAFETY: passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// B, H, G, Sq, Sk, D, E.
+type Sizes = [usize; 7];
+
+/// What a call on `threads` threads allocates: how often, and how much.
+fn allocated<T: Element>(sizes: Sizes, isa: Isa, causal: bool, threads: usize) -> (usize, usize) {
+    let [batch, heads, kv_heads, query_len, key_len, head_dim, value_dim] = sizes;
+    let query = vec![T::default(); batch * heads * query_len * head_dim];
+    let key = vec![T::default(); batch * kv_heads * key_len * head_dim];
+    let value = vec![T::default(); batch * kv_heads * key_len * value_dim];
+    let band = Band { offset: 0, lower: None, upper: causal.then_some(0), keys: key_len };
+    let bands = vec![band; batch];
+    let problem = Attention {
+        query: View::contiguous(&query, [batch, heads, query_len, head_dim]).expect("its own length"),
+        key: View::contiguous(&key, [batch, kv_heads, key_len, head_dim]).expect("its own length"),
+        value: View::contiguous(&value, [batch, kv_heads, key_len, value_dim]).expect("its own length"),
+        scale: 1.0,
+        softcap: None,
+        bands: &bands,
+        mask: None,
+        bias: None,
+        alibi_slopes: None,
+        relative_bias: None,
+        sinks: None,
+        blocks: None,
+        score_mod: None,
+    };
+    let mut out = vec![T::default(); batch * heads * query_len * value_dim];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+    pool.install(|| {
+        // The pool makes records for each thread when that first takes work of another, which no call owes: the least is a call's own.
+        let mut least = (usize::MAX, usize::MAX);
+        for _ in 0..200 {
+            let before = (CALLS.load(SeqCst), BYTES.load(SeqCst));
+            forward(&problem, isa, &mut out, None).expect("a plain problem");
+            least = least.min((CALLS.load(SeqCst) - before.0, BYTES.load(SeqCst) - before.1));
+            if least.0 == 1 {
+                break;
+            }
+        }
+        least
+    })
+}
+
+#[test]
+fn what_is_allocated_is_what_the_plan_says() {
+    fn check<T: Element>(sizes: Sizes, isa: Isa, threads: usize) {
+        let [b, h, g, q, k, d, e] = sizes;
+        let said = workspace_bytes::<T>(isa, b, h, g, q, k, d, e, threads) as usize;
+        for causal in [false, true] {
+            let (calls, bytes) = allocated::<T>(sizes, isa, causal, threads);
+            let name = format!("{} {sizes:?} {} on {threads} threads", T::NAME, isa.name());
+            assert_eq!((calls, bytes), (1, said), "{name}: {said} bytes were planned");
+        }
+    }
+    // Prefill, short and long; few rows against many keys, whose keys are split; tiny; values of another dim.
+    let all: [Sizes; 6] = [
+        [1, 2, 2, 100, 300, 64, 64],
+        [2, 6, 2, 77, 103, 20, 12],
+        [1, 8, 2, 1, 5000, 16, 16],
+        [1, 1, 1, 3, 4, 8, 8],
+        [3, 4, 4, 40, 40, 33, 17],
+        [1, 1, 1, 900, 20, 8, 256],
+    ];
+    for sizes in all {
+        for threads in [1, 2, 3, 8] {
+            for isa in Isa::available() {
+                check::<f32>(sizes, isa, threads);
+            }
+            check::<f64>(sizes, Isa::detect(), threads);
+            check::<bf16>(sizes, Isa::detect(), threads);
+        }
+    }
+}
