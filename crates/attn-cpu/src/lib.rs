@@ -76,7 +76,8 @@
 //! - **Memory.** All scratch of a call is one allocation, whose size follows from the lengths and the number of threads
 //!   ([`workspace_bytes`]); threads are forked without another (`workspace.rs`).
 //! - **Threads.** The cut into tasks depends on the problem alone, and a task's order of keys is fixed: the bits of the
-//!   result do not depend on the number of threads. Threads take the costliest task that is left.
+//!   result do not depend on the number of threads. Threads take the tasks of one key/value head after another, the costliest first: what
+//!   a task packs is then in a cache that the one before has filled, a twentieth of a causal problem whose keys and values exceed it.
 //!
 //! # Instruction sets
 //!

@@ -5,6 +5,7 @@
 //! GQA each packed key serves all heads that read it. The cut depends on the problem alone, and every row is computed by
 //! one task in a fixed order of keys: the result is the same to the last bit for any number of threads.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -213,7 +214,7 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>
     let mut workspace = Workspace::new(layout.bytes::<S::A>(threads))?;
     let mut area = workspace.area();
     let mut order = List::new(area.take(layout.items()));
-    set_order(&mut order, call.problem, &dims, &layout);
+    set_order(&mut order, call.problem, &dims, &layout, threads);
     let partials = Shared::new(&mut area, &layout);
     let pairs: u128 = order.iter().map(|(cost, _)| u128::from(*cost)).sum();
     let workers = match products(&dims, pairs) {
@@ -257,8 +258,16 @@ fn pieces(units: usize) -> usize {
     units.saturating_add(PIECE - 1) / PIECE * PIECE
 }
 
-/// Lists every part of every task, the costliest first, so that the last to finish are small.
-fn set_order<T: Element>(order: &mut List<'_, Item>, problem: &Attention<'_, T>, dims: &Dims, layout: &Layout) {
+/// Lists every part of every task in the order in which threads take them: key/value head by key/value head, so that what a task packs
+/// is in a cache that another has just filled, and the costliest of a head first. As many heads as there are threads come last, all
+/// together and the costliest first, so that the last to finish are small.
+fn set_order<T: Element>(
+    order: &mut List<'_, Item>,
+    problem: &Attention<'_, T>,
+    dims: &Dims,
+    layout: &Layout,
+    threads: usize,
+) {
     let rows = dims.query_len * layout.group;
     let cost = |item: usize| {
         let (task, part) = (item / layout.splits, item % layout.splits);
@@ -279,7 +288,9 @@ fn set_order<T: Element>(order: &mut List<'_, Item>, problem: &Attention<'_, T>,
         (last + 1 - first) as u64 * seen
     };
     order.extend((0..layout.items()).map(|item| (cost(item), item)));
-    order.records().sort_unstable_by_key(|&(cost, item)| (std::cmp::Reverse(cost), item));
+    let heads = dims.batch * dims.kv_heads;
+    let head = |item: usize| (item / layout.splits / layout.blocks).min(heads.saturating_sub(threads));
+    order.records().sort_unstable_by_key(|&(cost, item)| (head(item), Reverse(cost), item));
 }
 
 /// The keys in a range that lie in blocks seen by a task's rows, on average over its heads and blocks of queries.
