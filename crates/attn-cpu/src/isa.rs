@@ -3,7 +3,7 @@
 /// An instruction set that the kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// AVX-512F with BF16's dot products: bf16 problems of more than a few rows multiply pairs of bf16 with sums in f32, for
+    /// AVX-512F with BF16's dot products: bf16 problems multiply pairs of bf16 with sums in f32, for
     /// which weights are rounded to bf16. Other types are computed as with [`Isa::Avx512`].
     Avx512Bf16,
     /// AVX-512F: vectors of 16 f32 or 8 f64.

@@ -62,7 +62,8 @@
 //!   of the keys, by whichever thread finds them complete.
 //! - **Pairs of bf16.** With AVX512-BF16, what is packed are units of two bf16, and a product is `a₀·b₀ + a₁·b₁ + c` with a sum in f32:
 //!   queries and keys lie two dimensions to a unit, weights and values two keys. Nothing is widened, and weights are rounded to bf16 as
-//!   the softmax writes them; the LSE, sums and accumulators are f32. Few rows take scores so, and multiply values in f32.
+//!   the softmax writes them; the LSE, sums and accumulators are f32. Few rows multiply values as they lie: a unit is two dimensions of one
+//!   value then, and the weight takes one half of its own unit and 0 the other, once for each of the two.
 //! - **Tiles nobody sees** are not visited: a strip's part of a block is cut to the vectors that any of its rows sees, the
 //!   product with the values to the very keys. Tiles that all rows see skip hiding, and a problem with nothing but a
 //!   positive scale skips the options: the scale goes into the exponent's multiplication.
@@ -100,7 +101,6 @@
 //! | `SPLIT_KEYS` | 1024 | fewest keys of a part, where there are fewer than `ENOUGH_TASKS` tasks: accumulators are written and read once more for a thousand keys |
 //! | `FEW_ROWS` | 16 | up to there reading keys as they lie was 1.5 times as fast as packing them (f32; with bf16 a tenth slower); more rows were not tried |
 //! | `STREAMS` | 4 | places read by turns; twice the speed of one where keys come from memory |
-//! | `LYING_KEYS` | 16 | values of each stream for which all rows are accumulated while they are in the first-level cache |
 //! | `SERIAL_PRODUCTS` | 2²⁰ | below, a second thread takes longer to wake than the work takes |
 //!
 //! # What was tried and left out
@@ -113,6 +113,10 @@
 //!   throughputs and not built: the multipliers' and the adders' instructions are in balance, and each only moves some across.
 //! - Staging a strip's queries again for each block, as it was: 1–2% of the whole at head_dim 64.
 //! - Clearing the scratch when a call begins: half the time of a decode of 512 keys, and it drives them out of the cache.
+//! - Values as they lie by 16 keys of a stream at a time, so that a second pair of rows finds them in the first-level cache: a fifth
+//!   slower than whole streams, of which it takes them from the second level.
+//! - Values as they lie with a partial last vector: what loads it may be a call, and all accumulators then went through memory. The last
+//!   vector overlaps the one before.
 //! - Values read as they lie for many rows: allocators give addresses at 16 bytes past a cache line, and every load of a
 //!   512-bit vector then touches two lines, 13% of the product. Packing them costs 2–3%.
 

@@ -15,8 +15,8 @@ use crate::memory::{self, HostElement, HostMemory, failed};
 
 /// The kernel named `cpu`, which takes the best instructions this machine has, or one named after a fixed set of instructions.
 ///
-/// Where the CPU has dot products of bf16, bf16 problems of more than a few rows use them: sums are f32, and each weight is rounded to
-/// bf16 before it multiplies a value, as the output is.
+/// Where the CPU has dot products of bf16, bf16 problems use them: sums are f32, and each weight is rounded to bf16 before it multiplies a
+/// value, as the output is.
 ///
 /// It serves the whole contract forward, in every element type. It has no backward pass: gradients come from the composite.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@
 //! than one does. So the keys are taken from [`STREAMS`] places by turns, here as in `dot.rs`.
 
 use crate::element::{Kernel, Loads};
-use crate::kernel::{STRIDE, tile};
+use crate::kernel::STRIDE;
 use crate::simd::{Job, Simd};
 
 /// Places of a block of keys that are read by turns.
@@ -14,14 +14,14 @@ pub(crate) const STREAMS: usize = 4;
 pub(crate) struct Lying<S: Simd, T> {
     /// `[rows, keys]`, rows [`STRIDE`] apart.
     pub a: *const S::A,
-    /// `[keys, (vectors − 1) · LANES + last]`, the last axis contiguous.
+    /// `[keys, last + width of a vector]`, the last axis contiguous.
     pub b: *const T,
     pub b_stride: usize,
-    /// Numbers of the last vector that there are; the others count as 0.
+    /// Where the last vector begins. Where it overlaps the one before, both come to the same in the numbers that they share.
     pub last: usize,
     pub apart: usize,
     pub depth: usize,
-    /// `[rows, vectors · LANES]`, the last axis contiguous.
+    /// `[rows, last + width of a vector]`, the last axis contiguous.
     pub c: *mut S::A,
     pub c_stride: usize,
     /// `[rows]`.
@@ -32,16 +32,22 @@ pub(crate) struct Lying<S: Simd, T> {
 /// cache lines would be fetched by halves.
 pub(crate) const PAIR: usize = 2;
 
-/// Most numbers of a value that go through together: twice those of the packed product, which has three times the rows.
-pub(crate) const fn most_numbers<S: Simd>() -> usize {
-    2 * S::TILE_VECTORS * S::LANES
+/// Numbers in a vector of values: two a lane where there are products of pairs.
+pub(crate) const fn width<S: Simd>() -> usize {
+    if S::PAIRS { 2 * S::LANES } else { S::LANES }
 }
 
-/// Runs on one or [`PAIR`] rows and up to [`most_numbers`] numbers, in [`STREAMS`] streams or in one.
+/// Most vectors of a value that go through together: twice the accumulators of a row of the packed product, which has three times the
+/// rows.
+pub(crate) const fn most_vectors<S: Simd>() -> usize {
+    2 * S::TILE_VECTORS * S::LANES / width::<S>()
+}
+
+/// Runs on one or [`PAIR`] rows and up to [`most_vectors`] vectors, in [`STREAMS`] streams or in one.
 ///
 /// # Safety
 /// The CPU has the instruction set of `S`, and the operands are valid for that many rows and vectors.
-pub(crate) unsafe fn run<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default>(
+pub(crate) unsafe fn run<S: Loads<T>, T: Kernel<Wide = S::A> + Copy>(
     rows: usize,
     vectors: usize,
     streams: usize,
@@ -58,13 +64,17 @@ pub(crate) unsafe fn run<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default>(
     }
 }
 
-unsafe fn with_vectors<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, const R: usize, const K: usize>(
+unsafe fn with_vectors<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const K: usize>(
     vectors: usize,
     lying: &Lying<S, T>,
 ) {
     // SAFETY: passed on from the caller.
     unsafe {
         match vectors {
+            0 | 1 if S::PAIRS => S::enter(Paired::<'_, S, T, R, 1, K>(lying)),
+            2 if S::PAIRS => S::enter(Paired::<'_, S, T, R, 2, K>(lying)),
+            3 if S::PAIRS => S::enter(Paired::<'_, S, T, R, 3, K>(lying)),
+            _ if S::PAIRS => S::enter(Paired::<'_, S, T, R, 4, K>(lying)),
             0 | 1 => S::enter(Sized::<'_, S, T, R, 1, K>(lying)),
             2 => S::enter(Sized::<'_, S, T, R, 2, K>(lying)),
             3 => S::enter(Sized::<'_, S, T, R, 3, K>(lying)),
@@ -80,7 +90,7 @@ unsafe fn with_vectors<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, con
 /// A product whose size the compiler knows.
 struct Sized<'a, S: Simd, T, const R: usize, const N: usize, const K: usize>(&'a Lying<S, T>);
 
-impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, const R: usize, const N: usize, const K: usize> Job<S>
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const N: usize, const K: usize> Job<S>
     for Sized<'_, S, T, R, N, K>
 {
     type Out = ();
@@ -88,22 +98,21 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, const R: usize, const
     #[inline(always)]
     unsafe fn run(self) {
         let t = self.0;
+        let at: [usize; N] = std::array::from_fn(|v| if v + 1 < N { v * S::LANES } else { t.last });
         // SAFETY: the operands are valid for R rows, N vectors and all keys, as `run` was promised.
         unsafe {
             let mut acc = [[S::splat(S::A::default()); N]; R];
-            tile::rescale::<S, R, N>(&mut acc, t.c, t.c_stride, t.factor);
-            let whole = t.last == S::LANES;
+            for (r, row) in acc.iter_mut().enumerate() {
+                let factor = S::splat(*t.factor.add(r));
+                for (x, at) in row.iter_mut().zip(at) {
+                    *x = S::mul(factor, S::load(t.c.add(r * t.c_stride + at)));
+                }
+            }
             for key in 0..t.depth {
                 for stream in 0..K {
                     let key = key + stream * t.apart;
                     let value = t.b.add(key * t.b_stride);
-                    let value: [S::V; N] = std::array::from_fn(|v| {
-                        let from = value.add(v * S::LANES);
-                        match v + 1 < N || whole {
-                            true => S::load_from(from),
-                            false => S::load_part_from(from, t.last),
-                        }
-                    });
+                    let value: [S::V; N] = std::array::from_fn(|v| S::load_from(value.add(at[v])));
                     for (r, row) in acc.iter_mut().enumerate() {
                         let weight = S::splat(*t.a.add(r * STRIDE + key));
                         for (x, value) in row.iter_mut().zip(value) {
@@ -112,7 +121,63 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default, const R: usize, const
                     }
                 }
             }
-            tile::write::<S, R, N>(&acc, t.c, t.c_stride);
+            for (r, row) in acc.iter().enumerate() {
+                for (x, at) in row.iter().zip(at) {
+                    S::store(t.c.add(r * t.c_stride + at), *x);
+                }
+            }
+        }
+    }
+}
+
+/// The same for bf16 as they lie, two to a unit: a unit `(v₀, v₁)` times `(w, 0)` is the even number's share and times `(0, w)` the odd
+/// one's, so that nothing is widened. Weights are numbers of bf16.
+struct Paired<'a, S: Simd, T, const R: usize, const N: usize, const K: usize>(&'a Lying<S, T>);
+
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const N: usize, const K: usize> Job<S>
+    for Paired<'_, S, T, R, N, K>
+{
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run(self) {
+        let t = self.0;
+        let at: [usize; N] = std::array::from_fn(|v| if v + 1 < N { v * 2 * S::LANES } else { t.last });
+        // SAFETY: the operands are valid for R rows, N double vectors and all keys, as `run` was promised.
+        unsafe {
+            let zero = S::splat(S::A::default());
+            let (mut even, mut odd) = ([[zero; N]; R], [[zero; N]; R]);
+            for r in 0..R {
+                let factor = S::splat(*t.factor.add(r));
+                for v in 0..N {
+                    let c = t.c.add(r * t.c_stride + at[v]);
+                    let (a, b) = S::unzip(S::load(c), S::load(c.add(S::LANES)));
+                    (even[r][v], odd[r][v]) = (S::mul(factor, a), S::mul(factor, b));
+                }
+            }
+            for key in 0..t.depth {
+                for stream in 0..K {
+                    let key = key + stream * t.apart;
+                    let value = t.b.add(key * t.b_stride);
+                    let value: [S::V; N] = std::array::from_fn(|v| S::load(value.add(at[v]).cast()));
+                    for r in 0..R {
+                        let weight = S::splat(*t.a.add(r * STRIDE + key));
+                        let lower = S::lower(weight);
+                        for v in 0..N {
+                            even[r][v] = S::mac(value[v], lower, even[r][v]);
+                            odd[r][v] = S::mac(value[v], weight, odd[r][v]);
+                        }
+                    }
+                }
+            }
+            for r in 0..R {
+                for v in 0..N {
+                    let c = t.c.add(r * t.c_stride + at[v]);
+                    let (a, b) = S::zip(even[r][v], odd[r][v]);
+                    S::store(c, a);
+                    S::store(c.add(S::LANES), b);
+                }
+            }
         }
     }
 }

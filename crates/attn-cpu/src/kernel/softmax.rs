@@ -17,6 +17,17 @@ use crate::simd::{Job, Simd};
 /// Vectors that go through a loop's body: independent chains, and a quarter of the loop's own instructions.
 const UNROLL: usize = 4;
 
+/// How weights are written for their product with the values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// As accumulators.
+    Wide,
+    /// As accumulators rounded to bf16.
+    Rounded,
+    /// As units of two bf16, from each row's first number on.
+    Pairs,
+}
+
 /// A strip's scores and the state of its rows.
 pub(crate) struct Softmax<S: Simd> {
     /// `[rows, vectors · LANES]`.
@@ -24,8 +35,8 @@ pub(crate) struct Softmax<S: Simd> {
     pub stride: usize,
     pub rows: usize,
     pub vectors: usize,
-    /// Write weights as units of two bf16, from each row's first number on, in place of accumulators.
-    pub pairs: bool,
+    /// How weights are written.
+    pub written: Written,
     pub unit: S::A,
     /// `[rows]`: the running maximum `M`.
     pub max: *mut S::A,
@@ -47,10 +58,10 @@ impl<S: Simd> Job<S> for Softmax<S> {
                 *base = S::splat(self.maximum(r));
             }
             for (r, base) in base.iter().enumerate().take(self.rows) {
-                if S::PAIRS && self.pairs {
-                    self.weigh::<true>(r, *base);
-                } else {
-                    self.weigh::<false>(r, *base);
+                match self.written {
+                    Written::Pairs if S::PAIRS => self.weigh::<true, false>(r, *base),
+                    Written::Rounded if S::PAIRS => self.weigh::<false, true>(r, *base),
+                    _ => self.weigh::<false, false>(r, *base),
                 }
             }
         }
@@ -92,10 +103,10 @@ impl<S: Simd> Softmax<S> {
         }
     }
 
-    /// Turns row `r`'s scores into weights and adds them to its sum. With `PAIRS`, weights are rounded to bf16 after they were added: two
-    /// vectors of them become one, which never overtakes the scores still to be read.
+    /// Turns row `r`'s scores into weights and adds them to its sum. With `PAIRS` and with `ROUNDED`, weights are rounded to bf16 after they
+    /// were added. With `PAIRS` two vectors of them become one, which never overtakes the scores still to be read.
     #[inline(always)]
-    unsafe fn weigh<const PAIRS: bool>(&self, r: usize, base: S::V) {
+    unsafe fn weigh<const PAIRS: bool, const ROUNDED: bool>(&self, r: usize, base: S::V) {
         // SAFETY: `r` is a row, and every vector touched lies in it.
         unsafe {
             let row = self.scores.add(r * self.stride);
@@ -107,13 +118,13 @@ impl<S: Simd> Softmax<S> {
             let mut vector = 0;
             while vector + UNROLL <= self.vectors {
                 let weights = Self::weights(row.add(vector * S::LANES), UNROLL, (unit, minus), &mut sum);
-                Self::write::<PAIRS>(row, vector, &weights);
+                Self::write::<PAIRS, ROUNDED>(row, vector, &weights);
                 vector += UNROLL;
             }
             if vector < self.vectors {
                 let left = self.vectors - vector;
                 let weights = Self::weights(row.add(vector * S::LANES), left, (unit, minus), &mut sum);
-                Self::write::<PAIRS>(row, vector, &weights[..left]);
+                Self::write::<PAIRS, ROUNDED>(row, vector, &weights[..left]);
             }
             let sum = S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]));
             S::store(to, sum);
@@ -141,7 +152,7 @@ impl<S: Simd> Softmax<S> {
 
     /// Writes the weights of vectors from `vector` on, as they are or as half as many vectors of units, 0 beside the last of an odd number.
     #[inline(always)]
-    unsafe fn write<const PAIRS: bool>(row: *mut S::A, vector: usize, weights: &[S::V]) {
+    unsafe fn write<const PAIRS: bool, const ROUNDED: bool>(row: *mut S::A, vector: usize, weights: &[S::V]) {
         // SAFETY: the vectors lie in the row, and units take half their room.
         unsafe {
             if PAIRS {
@@ -151,7 +162,8 @@ impl<S: Simd> Softmax<S> {
                 }
             } else {
                 for (i, weight) in weights.iter().enumerate() {
-                    S::store(row.add((vector + i) * S::LANES), *weight);
+                    let weight = if ROUNDED { S::round_to_half(*weight) } else { *weight };
+                    S::store(row.add((vector + i) * S::LANES), weight);
                 }
             }
         }

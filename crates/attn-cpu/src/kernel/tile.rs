@@ -101,7 +101,12 @@ impl<S: Simd, L: Lies, const R: usize, const N: usize> Job<S> for Sized<'_, S, L
         unsafe {
             let mut acc = [[S::splat(S::A::default()); N]; R];
             if !t.factor.is_null() {
-                rescale::<S, R, N>(&mut acc, t.c, t.c_stride, t.factor);
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let factor = S::splat(*t.factor.add(r));
+                    for (v, x) in row.iter_mut().enumerate() {
+                        *x = S::mul(factor, S::load(t.c.add(r * t.c_stride + v * S::LANES)));
+                    }
+                }
             }
             let (mut a, mut b, mut left) = (t.a, t.b, t.depth);
             while left > 0 {
@@ -121,47 +126,11 @@ impl<S: Simd, L: Lies, const R: usize, const N: usize> Job<S> for Sized<'_, S, L
                 a = a.wrapping_add(ROWS * L::ROW - L::LENGTH);
                 left -= depth;
             }
-            write::<S, R, N>(&acc, t.c, t.c_stride);
-        }
-    }
-}
-
-/// `acc[r][v] = factor[r] · C[r][v]`.
-///
-/// # Safety
-/// Only inside the shell of `S`; `c` is valid for R rows of N vectors, `factor` for R numbers.
-#[inline(always)]
-pub(crate) unsafe fn rescale<S: Simd, const R: usize, const N: usize>(
-    acc: &mut [[S::V; N]; R],
-    c: *const S::A,
-    c_stride: usize,
-    factor: *const S::A,
-) {
-    // SAFETY: the caller's word.
-    unsafe {
-        for (r, row) in acc.iter_mut().enumerate() {
-            let factor = S::splat(*factor.add(r));
-            for (v, x) in row.iter_mut().enumerate() {
-                *x = S::mul(factor, S::load(c.add(r * c_stride + v * S::LANES)));
+            for (r, row) in acc.iter().enumerate() {
+                for (v, x) in row.iter().enumerate() {
+                    S::store(t.c.add(r * t.c_stride + v * S::LANES), *x);
+                }
             }
-        }
-    }
-}
-
-/// `C[r][v] = acc[r][v]`.
-///
-/// # Safety
-/// Only inside the shell of `S`; `c` is valid for R rows of N vectors.
-#[inline(always)]
-pub(crate) unsafe fn write<S: Simd, const R: usize, const N: usize>(
-    acc: &[[S::V; N]; R],
-    c: *mut S::A,
-    c_stride: usize,
-) {
-    for (r, row) in acc.iter().enumerate() {
-        for (v, x) in row.iter().enumerate() {
-            // SAFETY: the caller's word.
-            unsafe { S::store(c.add(r * c_stride + v * S::LANES), *x) };
         }
     }
 }

@@ -82,6 +82,26 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn narrow_pairs(_first: Self::V, _second: Self::V) -> Self::V {
         unreachable!("this instruction set has no products of pairs")
     }
+    /// Numbers rounded to bf16, each as a unit `(0, x)`, which is the number itself. Only where there are pairs.
+    #[inline(always)]
+    unsafe fn round_to_half(_v: Self::V) -> Self::V {
+        unreachable!("this instruction set has no products of pairs")
+    }
+    /// Units `(x, 0)` of units `(0, x)`. Only where there are pairs.
+    #[inline(always)]
+    unsafe fn lower(_v: Self::V) -> Self::V {
+        unreachable!("this instruction set has no products of pairs")
+    }
+    /// The numbers at even and at odd places of two vectors, side by side. Only where there are pairs.
+    #[inline(always)]
+    unsafe fn unzip(_first: Self::V, _second: Self::V) -> (Self::V, Self::V) {
+        unreachable!("this instruction set has no products of pairs")
+    }
+    /// Undoes [`Simd::unzip`]. Only where there are pairs.
+    #[inline(always)]
+    unsafe fn zip(_even: Self::V, _odd: Self::V) -> (Self::V, Self::V) {
+        unreachable!("this instruction set has no products of pairs")
+    }
     /// The larger. Where a lane of `b` is NaN, NaN.
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     /// The smaller. Where a lane of `b` is NaN, NaN.

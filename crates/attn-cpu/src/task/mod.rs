@@ -329,7 +329,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             stride: STRIDE,
             rows: span.rows,
             vectors: (span.columns.1 - span.columns.0) / S::LANES,
-            pairs: self.pairs_of_values(),
+            written: self.written(),
             unit: self.unit,
             max: self.scratch.max(span.row),
             sum: self.scratch.sum(span.row * S::LANES),

@@ -8,15 +8,13 @@ use super::{Block, Span, Worker};
 use crate::element::{Element, Loads};
 use crate::kernel::lying::{Lying, PAIR, STREAMS};
 use crate::kernel::pack::{PackKeys, PackValues, Stage};
+use crate::kernel::softmax::Written;
 use crate::kernel::tile::{Queries, Tile, Weights};
 use crate::kernel::{ROWS, STRIDE, dot, lying, tile};
 use crate::math::Float;
 
 /// Most rows of a task whose scores are computed straight from the keys as they lie. With more, packing pays.
 const FEW_ROWS: usize = 16;
-
-/// Values as they lie of each stream that all dimensions are accumulated from before the next.
-const LYING_KEYS: usize = 16;
 
 impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
     fn few_rows(&self) -> bool {
@@ -28,14 +26,23 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         self.few_rows() && self.problem.key.strides()[3] == 1
     }
 
-    /// Whether values are read as they lie: no widening that more than a few rows would repeat.
+    /// Whether values are read as they lie: a vector or more of each, and no widening that more than a few rows would repeat.
     fn values_as_they_lie(&self) -> bool {
-        self.few_rows() && self.problem.value.strides()[3] == 1
+        self.few_rows() && self.problem.value.strides()[3] == 1 && self.dims.value_dim >= lying::width::<S>()
     }
 
     /// Whether values and weights are packed as units of two.
     pub(super) fn pairs_of_values(&self) -> bool {
         S::PAIRS && !self.values_as_they_lie()
+    }
+
+    /// How the softmax writes weights.
+    pub(super) fn written(&self) -> Written {
+        match (S::PAIRS, self.values_as_they_lie()) {
+            (false, _) => Written::Wide,
+            (true, true) => Written::Rounded,
+            (true, false) => Written::Pairs,
+        }
     }
 
     fn keys(&self, key: usize) -> *const T {
@@ -186,19 +193,14 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         }
     }
 
-    /// With values as they lie, from several places of the block by turns; a few of them at a time, so that all dimensions of each are
-    /// read while it comes from memory.
+    /// With values as they lie, from several places of the block by turns, and what is left of it from one.
     fn accumulate_lying(&mut self, block: Block, span: Span) {
-        let part = (span.keys.1 - span.keys.0) / STREAMS;
-        let mut factor = self.scratch.factor().cast_const();
-        let ones = [S::A::from_f64(1.0); ROWS];
-        for first in (0..part).step_by(LYING_KEYS) {
-            let keys = (span.keys.0 + first, LYING_KEYS.min(part - first));
-            self.accumulate_streams(block, span, keys, (STREAMS, part), factor);
-            factor = ones.as_ptr();
+        let (part, factor) = ((span.keys.1 - span.keys.0) / STREAMS, self.scratch.factor().cast_const());
+        self.accumulate_streams(block, span, (span.keys.0, part), (STREAMS, part), factor);
+        let (rest, ones) = (span.keys.0 + part * STREAMS, [S::A::from_f64(1.0); ROWS]);
+        if rest < span.keys.1 {
+            self.accumulate_streams(block, span, (rest, span.keys.1 - rest), (1, 0), ones.as_ptr());
         }
-        let rest = span.keys.0 + part * STREAMS;
-        self.accumulate_streams(block, span, (rest, span.keys.1 - rest), (1, 0), factor);
     }
 
     /// So many keys from one on, and those of the other streams, which lie so far apart.
@@ -210,24 +212,28 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         (streams, apart): (usize, usize),
         factor: *const S::A,
     ) {
-        let (width, step) = (self.layout.value_width, lying::most_numbers::<S>());
+        let (width, vector) = (self.dims.value_dim, lying::width::<S>());
+        let vectors = width.div_ceil(vector);
+        let pieces = vectors.div_ceil(lying::most_vectors::<S>());
         for row in (0..span.rows).step_by(PAIR) {
-            for dim in (0..width).step_by(step) {
-                let (rows, vectors) = (PAIR.min(span.rows - row), (width - dim).min(step) / S::LANES);
+            for piece in 0..pieces {
+                // As even a cut as there is: a last vector that overlaps another is in one piece with it.
+                let cut = |piece| vectors * piece / pieces;
+                let (count, dim) = (cut(piece + 1) - cut(piece), cut(piece) * vector);
                 let lying = Lying::<S, T> {
                     a: self.scratch.scores(row, first),
                     b: self.values(block.start + first).wrapping_add(dim),
                     b_stride: self.problem.value.strides()[2],
-                    last: (self.dims.value_dim - dim - (vectors - 1) * S::LANES).min(S::LANES),
+                    last: ((count - 1) * vector).min(width - vector - dim),
                     apart,
                     depth,
-                    c: self.scratch.acc((span.row + row) * width + dim),
-                    c_stride: width,
+                    c: self.scratch.acc((span.row + row) * self.layout.value_width + dim),
+                    c_stride: self.layout.value_width,
                     factor: factor.wrapping_add(row),
                 };
-                // SAFETY: the view holds the values of all keys of the span, from `dim` on whole vectors and the last; weights,
-                // accumulators and factors have that many rows.
-                unsafe { lying::run(rows, vectors, streams, &lying) };
+                // SAFETY: the view holds the values of all keys of the span, which are a vector or more; weights, accumulators and
+                // factors have that many rows.
+                unsafe { lying::run(PAIR.min(span.rows - row), count, streams, &lying) };
             }
         }
     }
