@@ -3,12 +3,14 @@
 //! The order is that of cost: what fails in seconds comes first. The tests and the verifier share one build (the kernels and
 //! the backends are optimised in the `dev` profile, see the root manifest); the linter and rustdoc share one check.
 
+mod arm;
 mod deny;
+mod memory;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, io};
+use std::{env, fmt, fs, io};
 
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
@@ -32,7 +34,25 @@ struct Step {
     run: fn() -> Result<()>,
 }
 
-const STEPS: [Step; 13] = [
+/// The error of a step that cannot run on this machine, which fails nothing: the closing table says so with the reason.
+#[derive(Debug)]
+struct Skipped(&'static str);
+
+impl Skipped {
+    fn because(reason: &'static str) -> anyhow::Error {
+        Self(reason).into()
+    }
+}
+
+impl std::error::Error for Skipped {}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "skipped: {}", self.0)
+    }
+}
+
+const STEPS: [Step; 16] = [
     Step { name: "lockfile", what: "Cargo.lock is what the manifests ask for", run: lockfile },
     Step { name: "fmt", what: "rustfmt has nothing to change", run: fmt },
     Step { name: "tidy", what: "module comments, crate arrows, lengths, unsafe, host names", run: tidy },
@@ -41,6 +61,17 @@ const STEPS: [Step; 13] = [
     Step { name: "docs", what: "rustdoc warns of nothing", run: docs },
     Step { name: "alone", what: "attn-core builds with its own dependencies alone", run: alone },
     Step { name: "test", what: "every test passes on every backend here", run: tests },
+    Step {
+        name: "arm",
+        what: "every test of attn-cpu passes on an emulated Arm CPU, NEON's instructions on it",
+        run: arm::tests,
+    },
+    Step { name: "asan", what: "AddressSanitizer has nothing to report of attn-cpu's tests", run: memory::sanitizer },
+    Step {
+        name: "valgrind",
+        what: "Valgrind has nothing to report of attn-cpu's tests, with few cases",
+        run: memory::valgrind,
+    },
     Step { name: "fusion", what: "the GPU backend answers the same with Burn's fusion and autotune", run: fusion },
     Step { name: "verify", what: "every case passes on every backend and kernel path here", run: cases },
     Step { name: "examples", what: "every example that learns does, in a short run", run: example::run_all_short },
@@ -58,20 +89,32 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         println!("\n==> {} of {}: {} ({})", at + 1, wanted.len(), step.name, step.what);
         let start = Instant::now();
         let result = (step.run)();
-        failed = result.is_err();
-        done.push([
-            step.name.to_owned(),
-            if failed { "failed" } else { "passed" }.to_owned(),
-            seconds(start.elapsed()),
-        ]);
-        if let Err(error) = result {
-            eprintln!("error: {}: {error:#}", step.name);
-            break;
+        let (ended, fine) = outcome(&result);
+        done.push([step.name.to_owned(), ended, seconds(start.elapsed())]);
+        failed = !fine;
+        match result {
+            Err(error) if failed => {
+                eprintln!("error: {}: {error:#}", step.name);
+                break;
+            }
+            Err(skipped) => println!("{skipped}"),
+            Ok(()) => {}
         }
     }
     let left = wanted[done.len()..].iter().map(|step| [step.name.to_owned(), "not run".to_owned(), String::new()]);
     println!("\n{}", table::text(["step", "result", "time"], done.into_iter().chain(left)));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// How a step ended, and whether the next may begin.
+fn outcome(result: &Result<()>) -> (String, bool) {
+    match result {
+        Ok(()) => ("passed".to_owned(), true),
+        Err(error) => match error.downcast_ref::<Skipped>() {
+            Some(skipped) => (skipped.to_string(), true),
+            None => ("failed".to_owned(), false),
+        },
+    }
 }
 
 fn seconds(time: Duration) -> String {
@@ -140,8 +183,7 @@ fn tests() -> Result<()> {
 fn cases() -> Result<()> {
     let cases = workspace::root().join("../shared/cases");
     if !cases.is_dir() {
-        println!("skipped: there is no folder ../shared/cases beside this checkout");
-        return Ok(());
+        return Err(Skipped::because("there is no folder ../shared/cases beside this checkout"));
     }
     let backends = chosen();
     let environment = backends::prepare(&backends)?;
@@ -219,6 +261,13 @@ fn is_of(file: &str, package: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_skipped_step_fails_nothing_and_gives_its_reason() {
+        assert_eq!(outcome(&Ok(())), ("passed".into(), true));
+        assert_eq!(outcome(&Err(Skipped::because("no reason"))), ("skipped: no reason".into(), true));
+        assert_eq!(outcome(&Err(anyhow::anyhow!("skipped: no"))), ("failed".into(), false));
+    }
 
     #[test]
     fn every_backend_and_path_of_this_cpu_is_judged_once() {

@@ -5,12 +5,13 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Result, bail};
 
 use crate::backends::Environment;
+use crate::debian;
 
 /// Debian's package of drivers, one of them for machines without a GPU.
 const PACKAGE: &str = "mesa-vulkan-drivers";
@@ -55,20 +56,8 @@ pub fn environment_cuda() -> Result<Environment> {
 
 /// Installs a driver where there is none and Debian's package manager is at hand: for machines that only run tests.
 pub fn install() -> Result<()> {
-    if look().is_ok() {
-        return Ok(());
-    }
-    println!("There is no Vulkan driver; installing {PACKAGE}");
-    for step in [&["update", "-qq"][..], &["install", "-y", "-qq", "--no-install-recommends", PACKAGE]] {
-        // Some machines let anyone install; others ask for sudo, which must then need no password.
-        let ran = |program: &str, before: &[&str]| {
-            let mut command = Command::new(program);
-            command.args(before).args(step).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
-            command.status().is_ok_and(|status| status.success())
-        };
-        if !ran("apt-get", &[]) && !ran("sudo", &["-n", "apt-get"]) {
-            bail!("installing failed; to get a driver: {GET}");
-        }
+    if look().is_err() {
+        debian::install(&[PACKAGE], GET)?;
     }
     look().map(|_| ()).map_err(anyhow::Error::msg)
 }

@@ -9,6 +9,7 @@ mod backends;
 mod bench;
 mod ci;
 mod data;
+mod debian;
 mod demo;
 mod doctor;
 mod example;

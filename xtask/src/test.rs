@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::backends::{self, Backend};
 use crate::workspace;
@@ -32,22 +32,39 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Runs all tests for `chosen` and closes with their sum; tells whether all passed.
 pub fn all(chosen: &[&Backend], pass: &[OsString]) -> Result<bool> {
-    let start = Instant::now();
     let mut library = workspace::cargo("test");
     library.envs(backends::prepare(chosen)?).arg("--no-fail-fast").args(selection(chosen));
     // On its own, so that it is compiled with the very dependencies that it runs with now.
     let mut own = workspace::cargo("test");
     own.args(["--no-fail-fast", "--package", "xtask"]);
-
-    let mut sum = Sum::default();
-    let mut passed = true;
     for command in [&mut library, &mut own] {
-        passed &= watch(command.arg("--").args(pass), &mut sum)?;
+        command.arg("--").args(pass);
     }
     let names: Vec<_> = chosen.iter().map(|backend| backend.name).collect();
-    println!("\nTests on {} in {:.0} s:", names.join(", "), start.elapsed().as_secs_f64());
-    println!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.ignored);
+    let (passed, _) = summed(&names.join(", "), [library, own])?;
     Ok(passed)
+}
+
+/// Runs one `cargo test` on `what`, closes with its sum, and fails where a test does or where there was none.
+pub fn demand(what: &str, tests: Command) -> Result<()> {
+    let shown = workspace::shown(&tests);
+    match summed(what, [tests])? {
+        (true, Sum { passed: 1.., .. }) => Ok(()),
+        (true, _) => bail!("no test ran: {shown}"),
+        (false, _) => bail!("tests failed: {shown}"),
+    }
+}
+
+/// Runs `cargo test`s on `what` and closes with their sum; tells whether all succeeded, and the sum.
+fn summed<const N: usize>(what: &str, commands: [Command; N]) -> Result<(bool, Sum)> {
+    let start = Instant::now();
+    let (mut passed, mut sum) = (true, Sum::default());
+    for mut command in commands {
+        passed &= watch(&mut command, &mut sum)?;
+    }
+    println!("\nTests on {what} in {:.0} s:", start.elapsed().as_secs_f64());
+    println!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.ignored);
+    Ok((passed, sum))
 }
 
 /// The `--package` and `--features` of everything that is tested with `chosen`. Whoever builds with these and `--tests`

@@ -107,6 +107,12 @@ pub fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
+/// The program that a name means here, if any.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let folders = env::var_os("PATH")?;
+    env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -300,6 +300,8 @@ fn views_are_checked_against_their_data() {
 fn the_instruction_set_chosen_is_this_machines_own() {
     assert!(Isa::available().contains(&Isa::detect()) && Isa::available().contains(&Isa::Portable));
     assert!(!Isa::detect().is_modelled());
+    // A 64-bit Arm has NEON always: there it is what runs, on the instructions themselves.
+    assert_eq!(Isa::detect() == Isa::Neon, cfg!(target_arch = "aarch64"));
     // With the model the NEON kernel runs everywhere, and only there is it modelled off Arm.
     assert_eq!(Isa::Neon.is_available(), cfg!(any(target_arch = "aarch64", feature = "neon-model")));
 }

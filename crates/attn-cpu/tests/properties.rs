@@ -3,7 +3,7 @@
 mod common;
 
 use attn_cpu::Band;
-use common::{Array, Dims, Lay, Owned, OwnedBlocks, Random, Real, check_all};
+use common::{Array, Dims, Lay, Owned, OwnedBlocks, Random, Real, check_all, few};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -116,8 +116,14 @@ fn with_options<T: Real>(dims: Dims, seed: u64) -> Owned<T> {
     owned
 }
 
+/// As many cases as that, or a tenth where few are enough.
+fn cases(usual: u32) -> ProptestConfig {
+    let cases = if few() { (usual / 10).max(1) } else { usual };
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+    #![proptest_config(cases(400))]
 
     #[test]
     fn options_f32(dims in dims(), seed: u64) {
@@ -162,7 +168,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) })]
+    #![proptest_config(cases(12))]
 
     #[test]
     fn long_f32(dims in long_dims(), seed: u64) {
