@@ -50,13 +50,13 @@ impl<'a> Sweep<'a> {
             n => format!("; {n} more that no peer can do"),
         };
         if self.rows.is_empty() {
-            return format!("sweep: no shape that a peer can do{alone}");
+            return format!("Sweep: no shape that a peer can do{alone}");
         }
         let leads = [0.0, 0.05, 0.25, 0.5, 0.75, 1.0].map(|share| significant(self.quantile(share)));
         let [least, twentieth, quarter, median, three, most] = leads;
         format!(
-            "sweep of {} shapes{alone}\ntimes as fast as the faster peer: {least} at least, {twentieth} (5 %), {quarter} (25 %), \
-             {median} (half), {three} (75 %), {most} at most; behind it {}, below {LOST} of it {}\nthe worst:",
+            "Sweep of {} shapes{alone}\nTimes as fast as the faster peer: {least} at least, {twentieth} (5 %), {quarter} (25 %), \
+             {median} (half), {three} (75 %), {most} at most; behind it {}, below {LOST} of it {}\nThe worst:",
             self.rows.len(),
             self.below(1.0),
             self.below(LOST),

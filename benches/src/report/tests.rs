@@ -278,7 +278,7 @@ fn a_sweep_is_told_by_the_faster_peer_and_the_worst_first() {
     assert_eq!(sweep.rows[0].rival(), Some("torch-sdpa"));
     assert_eq!((sweep.alone, sweep.below(1.0), sweep.below(0.9), sweep.below(1.01)), (1, 1, 1, 2));
     let text = tables(&report);
-    assert!(text.contains("sweep of 4 shapes; 1 more that no peer can do"), "{text}");
+    assert!(text.contains("Sweep of 4 shapes; 1 more that no peer can do"), "{text}");
     assert!(text.contains("behind it 1, below 0.9 of it 1"), "{text}");
     assert!(text.contains(&report.rows[3].sizes) && !text.contains("NaN"), "{text}");
     let page = html(&report);

@@ -78,14 +78,15 @@
 //!   ([`workspace_bytes`]); threads are forked without another (`workspace.rs`).
 //! - **Threads.** The cut into tasks depends on the problem alone, and a task's order of keys is fixed: the bits of the
 //!   result do not depend on the number of threads. Threads take the tasks of one key/value head after another, the costliest first: what
-//!   a task packs is then in a cache that the one before has filled, a twentieth of a causal problem whose keys and values exceed it.
+//!   a task packs is then in a cache that the one before has filled, up to a twentieth of a causal problem whose keys and values exceed it.
 //!
 //! # Instruction sets
 //!
 //! The kernel is written once, over the trait `Simd` of `simd/mod.rs`; `simd/avx512.rs`, `avx2.rs`, `neon.rs` and
-//! `portable.rs` implement it for f32 and f64 (`avx512.rs` once more for pairs of bf16). Inner loops are `Job`s, inlined into the one shell of an instruction set that
-//! carries `#[target_feature]`. With the feature `neon-model` the NEON kernel runs on any CPU, on NEON's instructions modelled in
-//! plain Rust (`simd/neon_model.rs`): for tests, slowly. Elsewhere f16 and bf16 are widened to f32 as they are packed or loaded.
+//! `portable.rs` implement it for f32 and f64 (`avx512.rs` once more for pairs of bf16; elsewhere f16 and bf16 are widened to f32 as
+//! they are packed or loaded). Inner loops are `Job`s, inlined into the one shell of an instruction set that carries
+//! `#[target_feature]`. With the feature `neon-model` the NEON kernel runs on any CPU, on NEON's instructions modelled in plain Rust
+//! (`simd/neon_model.rs`): for tests, slowly. The continuous integration runs the tests on an emulated Arm CPU besides.
 //!
 //! # Constants
 //!

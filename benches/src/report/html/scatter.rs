@@ -11,6 +11,8 @@ const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 54.0;
 const BOTTOM: f64 = 40.0;
 const MARGIN: f64 = 12.0;
+/// Right of the axes, for half of the last label.
+const RIGHT: f64 = 36.0;
 
 /// Logarithmic axes over what the rows need.
 struct Axes {
@@ -35,7 +37,7 @@ impl Axes {
 
     fn x(&self, gflop: f64) -> f64 {
         let [from, to] = self.work;
-        LEFT + (gflop.log10() - from) / (to - from) * (WIDTH - LEFT - MARGIN)
+        LEFT + (gflop.log10() - from) / (to - from) * (WIDTH - LEFT - RIGHT)
     }
 
     fn y(&self, lead: f64) -> f64 {
@@ -61,7 +63,7 @@ pub fn scatter(page: &mut String, report: &Report) {
     }
     put!(page, "</svg>\n</figure>");
     let text = sweep.text();
-    let said = text.lines().filter(|line| !line.starts_with("the worst")).collect::<Vec<_>>().join(". ");
+    let said = text.lines().filter(|line| !line.starts_with("The worst")).collect::<Vec<_>>().join(". ");
     put!(page, "<p class=\"hint\">{}. Point at a dot for its shape.</p>", escape(&said));
 }
 
@@ -76,14 +78,14 @@ fn grid(page: &mut String, axes: &Axes) {
     put!(
         page,
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">useful work of a call</text>",
-        WIDTH - MARGIN,
+        WIDTH - RIGHT,
         HEIGHT - 4.0
     );
     let [from, to] = axes.lead;
     for power in from as i32..=to as i32 {
         let y = axes.y(2f64.powi(power));
         let class = if power == 0 { "rule even" } else { "rule" };
-        put!(page, "<line class=\"{class}\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>", WIDTH - MARGIN);
+        put!(page, "<line class=\"{class}\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>", WIDTH - RIGHT);
         let label = if power < 0 { format!("1/{}", 1 << -power) } else { format!("{}", 1 << power) };
         put!(page, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}×</text>", LEFT - 8.0, y + 4.0);
     }

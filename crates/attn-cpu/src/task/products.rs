@@ -195,11 +195,15 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
 
     /// With values as they lie, from several places of the block by turns, and what is left of it from one.
     fn accumulate_lying(&mut self, block: Block, span: Span) {
-        let (part, factor) = ((span.keys.1 - span.keys.0) / STREAMS, self.scratch.factor().cast_const());
-        self.accumulate_streams(block, span, (span.keys.0, part), (STREAMS, part), factor);
-        let (rest, ones) = (span.keys.0 + part * STREAMS, [S::A::from_f64(1.0); ROWS]);
+        let part = (span.keys.1 - span.keys.0) / STREAMS;
+        let (mut factor, ones) = (self.scratch.factor().cast_const(), [S::A::from_f64(1.0); ROWS]);
+        if part > 0 {
+            self.accumulate_streams(block, span, (span.keys.0, part), (STREAMS, part), factor);
+            factor = ones.as_ptr();
+        }
+        let rest = span.keys.0 + part * STREAMS;
         if rest < span.keys.1 {
-            self.accumulate_streams(block, span, (rest, span.keys.1 - rest), (1, 0), ones.as_ptr());
+            self.accumulate_streams(block, span, (rest, span.keys.1 - rest), (1, 0), factor);
         }
     }
 
