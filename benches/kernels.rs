@@ -58,19 +58,14 @@ fn kernel<T: Element>(
     let key_shape = [shape.batch, shape.kv_heads, shape.key_len, shape.head_dim];
     let bands = vec![band(shape); shape.batch];
     let problem = Attention {
-        query: View::contiguous(&query, query_shape)?,
-        key: View::contiguous(&key, key_shape)?,
-        value: View::contiguous(&value, key_shape)?,
         scale: shape.effective_scale(),
         softcap: shape.softcap,
-        bands: &bands,
-        mask: None,
-        bias: None,
-        alibi_slopes: None,
-        relative_bias: None,
-        sinks: None,
-        blocks: None,
-        score_mod: None,
+        ..Attention::plain(
+            View::contiguous(&query, query_shape)?,
+            View::contiguous(&key, key_shape)?,
+            View::contiguous(&value, key_shape)?,
+            &bands,
+        )
     };
     let mut out = vec![T::default(); query.len()];
     forward(&problem, isa, &mut out, None)?;

@@ -9,21 +9,13 @@
 //!
 //! // One batch entry, one head, two queries, three keys, dimension 2. Causal, aligned at the bottom right.
 //! let (query, key, value) = ([1.0_f32, 0.0, 0.0, 1.0], [0.5_f32; 6], [1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
-//! let problem = Attention {
-//!     query: View::contiguous(&query, [1, 1, 2, 2])?,
-//!     key: View::contiguous(&key, [1, 1, 3, 2])?,
-//!     value: View::contiguous(&value, [1, 1, 3, 2])?,
-//!     scale: 0.5_f64.sqrt(),
-//!     softcap: None,
-//!     bands: &[Band { offset: 1, lower: None, upper: Some(0), keys: 3 }],
-//!     mask: None,
-//!     bias: None,
-//!     alibi_slopes: None,
-//!     relative_bias: None,
-//!     sinks: None,
-//!     blocks: None,
-//!     score_mod: None,
-//! };
+//! let bands = [Band { offset: 1, lower: None, upper: Some(0), keys: 3 }];
+//! let problem = Attention::plain(
+//!     View::contiguous(&query, [1, 1, 2, 2])?,
+//!     View::contiguous(&key, [1, 1, 3, 2])?,
+//!     View::contiguous(&value, [1, 1, 3, 2])?,
+//!     &bands,
+//! );
 //! let (mut out, mut lse) = ([0.0_f32; 4], [0.0_f32; 2]);
 //! forward(&problem, Isa::detect(), &mut out, Some(&mut lse))?;
 //! // The keys are equal, so the first query averages two values and the second all three.

@@ -24,8 +24,8 @@ pub(crate) struct Shared<'a, A> {
     done: &'a [AtomicUsize],
 }
 
-// SAFETY: the pointers come from an area that nobody else has for as long as the workers live; parts are disjoint, and are read only after the counter of
-// their task says that they are written.
+// SAFETY: the pointers come from an area that nobody else has for as long as the workers live; parts are disjoint, and are read only after
+// the counter of their task says that they are written.
 unsafe impl<A: Send> Send for Shared<'_, A> {}
 // SAFETY: as above.
 unsafe impl<A: Send> Sync for Shared<'_, A> {}
@@ -48,20 +48,11 @@ impl<'a, A: 'a> Shared<'a, A> {
         Self { acc: acc.as_mut_ptr().cast(), states: states.as_mut_ptr().cast(), done }
     }
 
-    /// Row `row` of part `part` of task `task`: its accumulators and its state.
-    ///
-    /// # Safety
-    /// All three exist, and either this thread alone works on the part, which it fills before it reads it, or [`Shared::leave`] has said that all of the task's are done.
-    #[allow(clippy::mut_from_ref, reason = "the caller vouches for being alone")]
-    pub(crate) unsafe fn row(
-        &self,
-        layout: &Layout,
-        (task, part, row): (usize, usize, usize),
-    ) -> (&mut [A], &mut State) {
+    /// Where row `row` of part `part` of task `task` lies: its `value_width` accumulators and its state. Both are unwritten until the one
+    /// thread that works on the part writes them, and to be read once [`Shared::leave`] has said that all parts of the task are done.
+    pub(crate) fn row(&self, layout: &Layout, (task, part, row): (usize, usize, usize)) -> (*mut A, *mut State) {
         let at = (task * layout.splits + part) * layout.task_rows + row;
-        let width = layout.value_width;
-        // SAFETY: the caller's word, and the sizes of `Partials::new`.
-        unsafe { (std::slice::from_raw_parts_mut(self.acc.add(at * width), width), &mut *self.states.add(at)) }
+        (self.acc.wrapping_add(at * layout.value_width), self.states.wrapping_add(at))
     }
 
     /// Says that a part is written. Whether it was the task's last.

@@ -179,6 +179,27 @@ pub(crate) struct Dims {
     pub value_dim: usize,
 }
 
+impl<'a, T: Element> Attention<'a, T> {
+    /// Query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]` and a band for each of B, with scale 1/√D and no options.
+    pub fn plain(query: View<'a, T, 4>, key: View<'a, T, 4>, value: View<'a, T, 4>, bands: &'a [Band]) -> Self {
+        Self {
+            query,
+            key,
+            value,
+            scale: 1.0 / (query.shape()[3].max(1) as f64).sqrt(),
+            softcap: None,
+            bands,
+            mask: None,
+            bias: None,
+            alibi_slopes: None,
+            relative_bias: None,
+            sinks: None,
+            blocks: None,
+            score_mod: None,
+        }
+    }
+}
+
 impl<T: Element> Attention<'_, T> {
     /// Checks every argument against the others, and the outputs' lengths.
     pub(crate) fn check_inputs(&self) -> Result<Dims, CpuError> {

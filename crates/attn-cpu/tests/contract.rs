@@ -104,6 +104,31 @@ fn visible_nan_and_infinity_propagate() {
     }
 }
 
+/// Where two numbers are multiplied as one unit, what is infinite in one does not reach the other.
+#[test]
+fn infinity_stays_in_its_dimension() {
+    fn check<T: Real>(query_len: usize, at: usize) {
+        let dims = Dims { query_len, value_dim: 70, ..DIMS };
+        let mut owned = Owned::<T>::plain(dims, 11);
+        owned.value.set([0, 0, 30, at], T::of(f64::INFINITY));
+        for isa in Isa::available() {
+            let (out, _) = owned.run(isa);
+            for (place, x) in out.iter().enumerate() {
+                let sees = place < 2 * query_len * 70 && place % 70 == at;
+                assert_eq!(x.up() == f64::INFINITY, sees, "{} {} element {place}: {}", T::NAME, isa.name(), x.up());
+                assert!(sees || x.up().is_finite(), "{} {} element {place}: {}", T::NAME, isa.name(), x.up());
+            }
+        }
+    }
+    // Few rows and many; even and odd, first and last, in the vector that overlaps another.
+    for query_len in [1, 40] {
+        for at in [0, 1, 37, 40, 69] {
+            check::<f32>(query_len, at);
+            check::<bf16>(query_len, at);
+        }
+    }
+}
+
 fn blind<T: Real>() {
     let mut owned = Owned::<T>::plain(DIMS, 8);
     // Keys 10.. alone, from query 30 on at the earliest: nothing is seen.

@@ -41,21 +41,12 @@ fn allocated<T: Element>(sizes: Sizes, isa: Isa, causal: bool, threads: usize) -
     let value = vec![T::default(); batch * kv_heads * key_len * value_dim];
     let band = Band { offset: 0, lower: None, upper: causal.then_some(0), keys: key_len };
     let bands = vec![band; batch];
-    let problem = Attention {
-        query: View::contiguous(&query, [batch, heads, query_len, head_dim]).expect("its own length"),
-        key: View::contiguous(&key, [batch, kv_heads, key_len, head_dim]).expect("its own length"),
-        value: View::contiguous(&value, [batch, kv_heads, key_len, value_dim]).expect("its own length"),
-        scale: 1.0,
-        softcap: None,
-        bands: &bands,
-        mask: None,
-        bias: None,
-        alibi_slopes: None,
-        relative_bias: None,
-        sinks: None,
-        blocks: None,
-        score_mod: None,
-    };
+    let problem = Attention::plain(
+        View::contiguous(&query, [batch, heads, query_len, head_dim]).expect("its own length"),
+        View::contiguous(&key, [batch, kv_heads, key_len, head_dim]).expect("its own length"),
+        View::contiguous(&value, [batch, kv_heads, key_len, value_dim]).expect("its own length"),
+        &bands,
+    );
     let mut out = vec![T::default(); batch * heads * query_len * value_dim];
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
     pool.install(|| {

@@ -24,16 +24,13 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         let mut finite = true;
         for r in 0..self.rows.len() {
             let state = self.state(r);
-            // SAFETY: the row is one of the task's, and this thread alone works on the part.
-            let (acc, kept) = unsafe { self.partials.row(&self.layout, (task, part, r)) };
-            *kept = state;
-            let job = Keep::<S> {
-                acc: self.scratch.acc(r * self.layout.value_width),
-                count: acc.len(),
-                to: acc.as_mut_ptr(),
+            let (to, kept) = self.partials.row(&self.layout, (task, part, r));
+            let (acc, count) = (self.scratch.acc(r * self.layout.value_width), self.layout.value_width);
+            // SAFETY: the row is one of the task's, and this thread alone works on the part; both are rows of `value_width` accumulators.
+            finite &= unsafe {
+                kept.write(state);
+                S::enter(Keep::<S> { acc, count, to })
             };
-            // SAFETY: both are rows of `value_width` accumulators.
-            finite &= unsafe { S::enter(job) };
         }
         finite
     }
@@ -46,17 +43,20 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
     pub(super) fn join(&mut self, task: usize) {
         let (layout, width) = (self.layout, self.layout.value_width);
         for r in 0..self.rows.len() {
-            // SAFETY: the row is one of the task's, and all parts of the task are done.
-            let part = |part| unsafe { self.partials.row(&layout, (task, part, r)) };
+            let part = |part| {
+                let (acc, state) = self.partials.row(&layout, (task, part, r));
+                // SAFETY: the row is one of the task's, and all parts of the task are done, which has written both.
+                unsafe { (std::slice::from_raw_parts(acc, width), *state) }
+            };
             let max = (0..layout.splits).map(|s| part(s).1.0).fold(f64::NEG_INFINITY, f64::max);
             let mut total = 0.0;
             let acc = self.scratch.accumulators(r * width, width);
             acc.fill(S::A::ZERO);
             for s in 0..layout.splits {
                 let (from, (own, sum)) = part(s);
-                if *sum != 0.0 {
-                    let factor = (*own - max).exp2();
-                    total += factor * *sum;
+                if sum != 0.0 {
+                    let factor = (own - max).exp2();
+                    total += factor * sum;
                     let factor = S::A::from_f64(factor);
                     acc.iter_mut().zip(from.iter()).for_each(|(x, y)| *x = *x + factor * *y);
                 }
