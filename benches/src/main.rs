@@ -10,7 +10,7 @@ use attn_benches::contestants::Peers;
 use attn_benches::machine;
 use attn_benches::report::{Report, tables};
 use attn_benches::session::{Run, Session};
-use attn_benches::shapes::{SWEEP, Shape, Suite, card, suite, sweep};
+use attn_benches::shapes::{SEED, SWEEP, Shape, Suite, card, suite, sweep};
 use clap::{Parser, ValueEnum};
 
 #[global_allocator]
@@ -33,7 +33,7 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = SWEEP)]
     shapes: usize,
     /// What a sweep's shapes are drawn from; another number draws others.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = SEED)]
     seed: u64,
     /// Fewer rounds: a first look.
     #[arg(long)]

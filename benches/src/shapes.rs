@@ -19,7 +19,7 @@ mod sweep;
 pub use card::card;
 pub use extras::{BiasKind, Extras, MaskKind};
 pub use suites::suite;
-pub use sweep::{SWEEP, sweep};
+pub use sweep::{SEED, SWEEP, sweep};
 
 /// A family of shapes with one unit of account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -247,8 +247,11 @@ of matrices in the row's type, and for decode <code>tensor + 1</code>, bytes rea
 PyTorch ran on the same device, PyTorch's. They are what libraries reach there, not what the maker states. There
 <code>torch-sdpa</code> is PyTorch's operation, timed in the same way in a process of its own after the others.</p>
 <p>Peers are Burn's own operation, <code>burn::tensor::module::attention</code>. \"-\" marks what it can't do: shared key/value
-heads on NdArray and in training, and types that a backend has no tensors of. A window it is given as a mask made
-beforehand. <code>torch-sdpa</code> is LibTorch's own <code>scaled_dot_product_attention</code>, called directly, and in training
-LibTorch's own autograd through it.</p>
+heads on NdArray and in training, sinks, and types that a backend has no tensors of. Windows and lengths it is given as a mask,
+ALiBi as a bias, made beforehand. <code>torch-sdpa</code> is LibTorch's own <code>scaled_dot_product_attention</code>, called directly, and in training
+LibTorch's own autograd through it. All that hides or is added it is given as one mask of numbers, made beforehand.</p>
+<p>The shapes of a sweep are drawn at random, the same for a seed; peers are LibTorch's operation and Burn's on the backend of ours. They
+get fewer turns than other shapes, and where ours is behind all are timed again for longer. A query that sees nothing peers may
+answer as they like.</p>
 </section>
 ";

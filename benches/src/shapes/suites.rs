@@ -4,7 +4,7 @@
 //! what real use adds: shared key/value heads, a window, a scale and a softcap of one's own, lengths and dims that are no
 //! power of two. Decode is one token, or four, against a cache. Train is forward and backward. The sweep is drawn: see `sweep.rs`.
 
-use super::{Dtype, SWEEP, Shape, Suite, Window, sweep};
+use super::{Dtype, SEED, SWEEP, Shape, Suite, Window, sweep};
 
 /// The shapes of `suite`, in the order in which they run.
 pub fn suite(suite: Suite) -> Vec<Shape> {
@@ -12,7 +12,7 @@ pub fn suite(suite: Suite) -> Vec<Shape> {
         Suite::Prefill => prefill(),
         Suite::Decode => decode(),
         Suite::Train => train(),
-        Suite::Sweep => sweep(1, SWEEP),
+        Suite::Sweep => sweep(SEED, SWEEP),
     }
 }
 
