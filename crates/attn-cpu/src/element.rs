@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use crate::math::Float;
 use crate::schedule::{Call, run};
 use crate::simd::{Load, Simd, portable, widen_bf16, widen_f16};
-use crate::{CpuError, Isa, simd};
+use crate::{CpuError, Isa, backward, simd};
 
 /// A type of inputs and outputs: `f32`, `f64`, `half::f16` or `half::bf16`.
 pub trait Element: Kernel<Wide = Self::Accum> + Copy + Default + Send + Sync + 'static {
@@ -30,6 +30,10 @@ pub trait Kernel: Sized {
     /// Runs a checked problem with the kernel compiled for `isa`, which this machine has. An error where memory has no room for the
     /// workspace; nothing is written then.
     fn run(isa: Isa, call: Call<'_, Self, Self::Wide>) -> Result<(), CpuError>;
+    /// The same for a checked backward pass.
+    fn backward(isa: Isa, call: backward::Call<'_, Self>) -> Result<(), CpuError>
+    where
+        Self: Element;
 }
 
 macro_rules! element {
@@ -76,6 +80,19 @@ macro_rules! element {
                     #[cfg(any(target_arch = "aarch64", feature = "neon-model"))]
                     Isa::Neon => run::<simd::neon::$neon, Self>(call),
                     _ => run::<portable::$portable, Self>(call),
+                }
+            }
+            fn backward(isa: Isa, call: backward::Call<'_, Self>) -> Result<(), CpuError> {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512Bf16 => backward::run::<simd::avx512::$pairs, Self>(call),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => backward::run::<simd::avx512::$avx512, Self>(call),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => backward::run::<simd::avx2::$avx2, Self>(call),
+                    #[cfg(any(target_arch = "aarch64", feature = "neon-model"))]
+                    Isa::Neon => backward::run::<simd::neon::$neon, Self>(call),
+                    _ => backward::run::<portable::$portable, Self>(call),
                 }
             }
         }

@@ -51,7 +51,7 @@ pub fn compute<T: Element>(problem: &Attention<'_, T>, isa: Isa, lse: bool) -> R
 }
 
 /// A vector with room for so many numbers.
-fn room<T>(numbers: usize) -> Result<Vec<T>, CpuError> {
+pub(crate) fn room<T>(numbers: usize) -> Result<Vec<T>, CpuError> {
     let mut room = Vec::new();
     let expected = || "as many elements as memory has room for".to_string();
     match room.try_reserve_exact(numbers) {
@@ -64,7 +64,7 @@ fn room<T>(numbers: usize) -> Result<Vec<T>, CpuError> {
 pub type Computed<T> = (Vec<T>, Option<Vec<<T as Element>::Accum>>);
 
 /// Refuses an instruction set that this machine lacks.
-fn demand(isa: Isa) -> Result<(), CpuError> {
+pub(crate) fn demand(isa: Isa) -> Result<(), CpuError> {
     if isa.is_available() { Ok(()) } else { Err(refusal(isa, &Isa::available())) }
 }
 

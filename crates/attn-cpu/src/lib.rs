@@ -1,7 +1,7 @@
 //! Attention kernels for CPUs, on slices and strides.
 //!
 //! [`forward`] computes one [`Attention`] problem with the instruction set that the caller names ([`Isa::detect`] gives
-//! the fastest one of this machine). Inputs are strided [`View`]s that are never copied as a whole. The crate knows nothing
+//! the fastest one of this machine), [`backward`] its gradients (`backward/mod.rs` tells how). Inputs are strided [`View`]s that are never copied as a whole. The crate knows nothing
 //! of tensors; bindings lend it their memory.
 //!
 //! ```
@@ -113,6 +113,7 @@
 //! - Values read as they lie for many rows: allocators give addresses at 16 bytes past a cache line, and every load of a
 //!   512-bit vector then touches two lines, 13% of the product. Packing them costs 2–3%.
 
+mod backward;
 mod element;
 mod error;
 mod forward;
@@ -128,6 +129,7 @@ mod task;
 mod view;
 mod workspace;
 
+pub use backward::{Gradients, Upstream, Wanted, backward, backward_bytes};
 pub use element::Element;
 pub use error::CpuError;
 pub use forward::{Computed, compute, forward, workspace_bytes};

@@ -110,16 +110,30 @@ impl<'a> Blocks<'a> {
 
 /// A function of each score and the place `[b, h, i, j]` of its query and key, run on the threads that compute.
 #[derive(Clone, Copy)]
-pub struct ScoreMod<'a>(&'a (dyn Fn(f64, [usize; 4]) -> f64 + Sync));
+pub struct ScoreMod<'a> {
+    value: &'a Function<'a>,
+    slope: Option<&'a Function<'a>>,
+}
+
+type Function<'a> = dyn Fn(f64, [usize; 4]) -> f64 + Sync + 'a;
 
 impl<'a> ScoreMod<'a> {
     /// From a function. An answer of −∞ hides.
     pub fn new(function: &'a (dyn Fn(f64, [usize; 4]) -> f64 + Sync)) -> Self {
-        Self(function)
+        Self { value: function, slope: None }
+    }
+
+    /// With its derivative by the score, from the same score and place. A backward pass needs it.
+    pub fn with_slope(self, slope: &'a (dyn Fn(f64, [usize; 4]) -> f64 + Sync)) -> Self {
+        Self { slope: Some(slope), ..self }
     }
 
     pub(crate) fn apply(&self, score: f64, place: [usize; 4]) -> f64 {
-        (self.0)(score, place)
+        (self.value)(score, place)
+    }
+
+    pub(crate) fn slope(&self) -> Option<&'a Function<'a>> {
+        self.slope
     }
 }
 
@@ -258,20 +272,24 @@ impl<T: Element> Attention<'_, T> {
     }
 }
 
-fn shape(argument: &'static str, found: [usize; 4], expected: [usize; 4]) -> Result<(), CpuError> {
+pub(crate) fn shape<const N: usize>(
+    argument: &'static str,
+    found: [usize; N],
+    expected: [usize; N],
+) -> Result<(), CpuError> {
     if found == expected {
         return Ok(());
     }
     Err(CpuError::Shape { argument, expected: format!("{expected:?}"), found: format!("{found:?}") })
 }
 
-fn length(argument: &'static str, found: usize, expected: usize) -> Result<(), CpuError> {
+pub(crate) fn length(argument: &'static str, found: usize, expected: usize) -> Result<(), CpuError> {
     if found == expected {
         return Ok(());
     }
     Err(CpuError::Length { argument, expected: expected.to_string(), found })
 }
 
-fn value_error(argument: &'static str, expected: impl Into<String>, found: impl ToString) -> CpuError {
+pub(crate) fn value_error(argument: &'static str, expected: impl Into<String>, found: impl ToString) -> CpuError {
     CpuError::Value { argument, expected: expected.into(), found: found.to_string() }
 }

@@ -39,7 +39,7 @@ const SPLIT_KEYS: usize = 1024;
 const TASK_BYTES: usize = 384 << 10;
 
 /// Multiplications below which waking a thread takes longer than it saves (some ten microseconds of one core).
-const SERIAL_PRODUCTS: u128 = 1 << 20;
+pub(crate) const SERIAL_PRODUCTS: u128 = 1 << 20;
 
 /// A checked problem with its outputs.
 pub struct Call<'a, T, W> {
@@ -90,11 +90,11 @@ pub(crate) struct Layout {
     pub block_keys: usize,
     /// Units of a packed query or key.
     pub head_units: usize,
-    lanes: usize,
+    pub lanes: usize,
     /// Numbers in a unit.
     pub per_unit: usize,
     /// Whether the whole takes less time than waking a thread, whatever of it is hidden.
-    serial: bool,
+    pub serial: bool,
 }
 
 impl Layout {
@@ -131,6 +131,24 @@ impl Layout {
             serial: products(dims, rows.saturating_mul(groups).saturating_mul(dims.key_len) as u128) < SERIAL_PRODUCTS,
             per_unit: geometry.per_unit,
             head_units,
+        }
+    }
+
+    /// For workers that make scores alone, of so many rows and keys at a time; `rows` is a multiple of [`ROWS`], `keys` at most [`BLOCK`] and a
+    /// multiple of [`MASK_BLOCK`] and of a panel.
+    pub(crate) fn scoring(dims: &Dims, geometry: Geometry, rows: usize, keys: usize) -> Self {
+        let whole = Self::new(dims, geometry);
+        let total = dims.query_len.saturating_mul(whole.group);
+        let blocks = total.div_ceil(rows);
+        Self {
+            task_rows: rows,
+            blocks,
+            tasks: blocks.saturating_mul(dims.batch.saturating_mul(dims.kv_heads)),
+            splits: 1,
+            split_keys: dims.key_len,
+            value_width: 0,
+            block_keys: keys,
+            ..whole
         }
     }
 
@@ -239,7 +257,7 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>
 }
 
 /// Runs `work` on `workers` threads, each with an area of its own. Nothing is allocated for it.
-fn spread<'a>(mut area: Area<'a>, workers: usize, bytes: usize, work: &(impl Fn(Area<'a>) + Sync)) {
+pub(crate) fn spread<'a>(mut area: Area<'a>, workers: usize, bytes: usize, work: &(impl Fn(Area<'a>) + Sync)) {
     if workers == 1 {
         return work(area.split(bytes));
     }
@@ -249,12 +267,12 @@ fn spread<'a>(mut area: Area<'a>, workers: usize, bytes: usize, work: &(impl Fn(
 }
 
 /// Multiplications of so many pairs of a query and a key.
-fn products(dims: &Dims, pairs: u128) -> u128 {
+pub(crate) fn products(dims: &Dims, pairs: u128) -> u128 {
     pairs.saturating_mul(dims.head_dim as u128 + dims.value_dim as u128)
 }
 
 /// A number of units rounded up to whole pieces.
-fn pieces(units: usize) -> usize {
+pub(crate) fn pieces(units: usize) -> usize {
     units.saturating_add(PIECE - 1) / PIECE * PIECE
 }
 
@@ -321,6 +339,11 @@ pub struct Output<T, A> {
     pub(crate) out: *mut T,
     /// `[B, H, Sq]`.
     pub(crate) lse: Option<*mut A>,
+}
+
+impl<T, A> Output<T, A> {
+    /// For a worker that writes none.
+    pub(crate) const NOWHERE: Self = Self { out: std::ptr::null_mut(), lse: None };
 }
 
 impl<T, A> Clone for Output<T, A> {

@@ -18,7 +18,7 @@ use crate::memory::{self, HostElement, HostMemory, failed};
 /// Where the CPU has dot products of bf16, bf16 problems use them: sums are f32, and each weight is rounded to bf16 before it multiplies a
 /// value, as the output is.
 ///
-/// It serves the whole contract forward, in every element type. It has no backward pass: gradients come from the composite.
+/// It serves the whole contract in both directions, in every element type.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuKernel<M> {
     isa: Option<Isa>,
@@ -56,9 +56,9 @@ impl<M: HostMemory> AttentionKernel<M::Backend> for CpuKernel<M> {
         }
     }
 
-    fn supports(&self, _device: &Device<M::Backend>, _problem: &Problem, pass: Pass) -> Result<(), String> {
+    fn supports(&self, _device: &Device<M::Backend>, problem: &Problem, pass: Pass) -> Result<(), String> {
         if pass == Pass::Backward {
-            return Err("the CPU kernels have no backward pass".to_string());
+            problem.check_differentiable().map_err(|error| error.to_string())?;
         }
         match self.isa {
             Some(isa) if !isa.is_available() => Err(format!("this machine lacks the instructions of {}", isa.name())),
@@ -66,13 +66,13 @@ impl<M: HostMemory> AttentionKernel<M::Backend> for CpuKernel<M> {
         }
     }
 
-    fn workspace_bytes(&self, _device: &Device<M::Backend>, problem: &Problem, _pass: Pass) -> u64 {
+    fn workspace_bytes(&self, _device: &Device<M::Backend>, problem: &Problem, pass: Pass) -> u64 {
         let isa = self.isa.unwrap_or_else(Isa::detect);
         match problem.dtype {
-            FloatDType::F64 => workspace::<f64>(isa, problem),
-            FloatDType::F16 => workspace::<f16>(isa, problem),
-            FloatDType::BF16 => workspace::<bf16>(isa, problem),
-            FloatDType::F32 | FloatDType::Flex32 => workspace::<f32>(isa, problem),
+            FloatDType::F64 => workspace::<f64>(isa, problem, pass),
+            FloatDType::F16 => workspace::<f16>(isa, problem, pass),
+            FloatDType::BF16 => workspace::<bf16>(isa, problem, pass),
+            FloatDType::F32 | FloatDType::Flex32 => workspace::<f32>(isa, problem, pass),
         }
     }
 
@@ -98,12 +98,18 @@ impl<M: HostMemory> AttentionKernel<M::Backend> for CpuKernel<M> {
         &self,
         problem: &Problem,
         inputs: AttentionInputs<M::Backend>,
-        _upstream: Upstream<M::Backend>,
-        _wanted: Wanted,
+        upstream: Upstream<M::Backend>,
+        wanted: Wanted,
     ) -> Result<Gradients<M::Backend>, AttentionError> {
-        match self.supports(&inputs.query.device(), problem, Pass::Backward) {
-            Err(reason) => Err(self.refusal(reason)),
-            Ok(()) => Err(failed(&"the CPU kernels have no backward pass")),
+        let device = inputs.query.device();
+        self.supports(&device, problem, Pass::Backward).map_err(|reason| self.refusal(reason))?;
+        let isa = self.isa.unwrap_or_else(Isa::detect);
+        match problem.dtype {
+            FloatDType::F64 => backward::<M, f64, f64>(problem, &inputs, &upstream, isa, wanted),
+            FloatDType::F32 => backward::<M, f32, f32>(problem, &inputs, &upstream, isa, wanted),
+            FloatDType::F16 => backward::<M, f16, f32>(problem, &inputs, &upstream, isa, wanted),
+            FloatDType::BF16 => backward::<M, bf16, f32>(problem, &inputs, &upstream, isa, wanted),
+            FloatDType::Flex32 => Err(self.refusal("flex32 does not lie in host memory".to_string())),
         }
     }
 }
@@ -115,30 +121,46 @@ impl<M: HostMemory> CpuKernel<M> {
 }
 
 /// The kernel's scratch, and the binding's lists of what is per batch entry and per head: all that a call holds besides the outputs and
-/// their tensors' own records.
-fn workspace<T: attn_cpu::Element>(isa: Isa, problem: &Problem) -> u64 {
-    let scratch = attn_cpu::workspace_bytes::<T>(
-        isa,
-        problem.batch,
-        problem.heads,
-        problem.kv_heads,
-        problem.query_len,
-        problem.key_len,
-        problem.head_dim,
-        problem.value_dim,
-        rayon::current_num_threads(),
-    );
+/// their tensors' own records. Backward: with all gradients wanted.
+fn workspace<T: attn_cpu::Element>(isa: Isa, problem: &Problem, pass: Pass) -> u64 {
+    let Problem { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim, .. } = *problem;
+    let threads = rayon::current_num_threads();
+    let lengths = [batch, heads, kv_heads, query_len, key_len, head_dim, value_dim];
+    let scratch = match pass {
+        Pass::Forward => {
+            let [b, h, g, q, k, d, e] = lengths;
+            attn_cpu::workspace_bytes::<T>(isa, b, h, g, q, k, d, e, threads)
+        }
+        Pass::Backward => attn_cpu::backward_bytes::<T>(isa, lengths, &kernel_wants(problem, ALL), threads),
+    };
     let bands = problem.batch * size_of::<Band>();
     let per_head = [problem.alibi, problem.sinks].map(|given| if given { problem.heads * size_of::<T>() } else { 0 });
     scratch.saturating_add((bands + per_head[0] + per_head[1]) as u64)
 }
 
-fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: HostElement>(
+/// Every gradient.
+const ALL: Wanted =
+    Wanted { query: true, key: true, value: true, bias: true, alibi_slopes: true, relative_bias: true, sinks: true };
+
+/// What is wanted of what is there, with the shapes that the kernel takes.
+fn kernel_wants(problem: &Problem, wanted: Wanted) -> attn_cpu::Wanted {
+    attn_cpu::Wanted {
+        query: wanted.query,
+        key: wanted.key,
+        value: wanted.value,
+        bias: problem.bias.filter(|_| wanted.bias),
+        alibi_slopes: wanted.alibi_slopes && problem.alibi,
+        relative_bias: problem.relative_bias.filter(|_| wanted.relative_bias),
+        sinks: wanted.sinks && problem.sinks,
+    }
+}
+
+/// Looks into the inputs, and runs `run` on the problem that they are.
+fn with_attention<M: HostMemory, T: HostElement, R>(
     problem: &Problem,
     inputs: &AttentionInputs<M::Backend>,
-    isa: Isa,
-    lse: bool,
-) -> Result<AttentionOutputs<M::Backend>, AttentionError> {
+    run: impl FnOnce(&Attention<'_, T>) -> Result<R, AttentionError>,
+) -> Result<R, AttentionError> {
     let Problem { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim, .. } = *problem;
     let scores = [batch, heads, query_len, key_len];
     let query = memory::floats::<M, T>(&inputs.query, true)?;
@@ -152,10 +174,11 @@ fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Host
     let polarity = inputs.mask.as_ref().map(|mask| mask.polarity());
     let bands: Vec<Band> = problem.bands.iter().map(band).collect();
     let blocks = problem.block_mask.as_deref().map(blocks).transpose()?;
-    let function = problem
-        .score_mod
-        .as_ref()
-        .map(|function| |score, place: [usize; 4]| function.apply(score, problem.pair(place)));
+    let function = problem.score_mod.as_ref();
+    let value_of = function.map(|function| |score, place: [usize; 4]| function.apply(score, problem.pair(place)));
+    let slope_of = function
+        .filter(|function| function.has_slope())
+        .map(|function| |score, place: [usize; 4]| function.slope(score, problem.pair(place)).unwrap_or(0.0));
     let (query_shape, key_shape, value_shape) = (
         [batch, heads, query_len, head_dim],
         [batch, kv_heads, key_len, head_dim],
@@ -185,14 +208,67 @@ fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Host
         },
         sinks: sinks.as_deref(),
         blocks,
-        score_mod: function.as_ref().map(|function| ScoreMod::new(function)),
+        score_mod: value_of.as_ref().map(|value| match &slope_of {
+            Some(slope) => ScoreMod::new(value).with_slope(slope),
+            None => ScoreMod::new(value),
+        }),
     };
-    let (out, row_lse) = attn_cpu::compute(&attention, isa, lse).map_err(|error| failed(&error))?;
+    run(&attention)
+}
+
+fn forward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: HostElement>(
+    problem: &Problem,
+    inputs: &AttentionInputs<M::Backend>,
+    isa: Isa,
+    lse: bool,
+) -> Result<AttentionOutputs<M::Backend>, AttentionError> {
+    let Problem { batch, heads, query_len, value_dim, .. } = *problem;
+    let (out, row_lse) = with_attention::<M, T, _>(problem, inputs, |attention| {
+        attn_cpu::compute(attention, isa, lse).map_err(|error| failed(&error))
+    })?;
     let device = inputs.query.device();
     let tensor = |data: TensorData| -> FloatTensor<M::Backend> { M::Backend::float_from_data(data, &device) };
     Ok(AttentionOutputs {
         out: tensor(TensorData::new(out, [batch, heads, query_len, value_dim])),
         lse: row_lse.map(|lse| tensor(TensorData::new(lse, [batch, heads, query_len]))),
+    })
+}
+
+fn backward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: HostElement>(
+    problem: &Problem,
+    inputs: &AttentionInputs<M::Backend>,
+    upstream: &Upstream<M::Backend>,
+    isa: Isa,
+    wanted: Wanted,
+) -> Result<Gradients<M::Backend>, AttentionError> {
+    let Problem { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim, .. } = *problem;
+    let (outs, rows) = ([batch, heads, query_len, value_dim], [batch, heads, query_len]);
+    let out = memory::floats::<M, T>(&upstream.out, true)?;
+    let lse = memory::floats::<M, A>(&upstream.lse, false)?;
+    let grad_out = upstream.grad_out.as_ref().map(|grad| memory::floats::<M, T>(grad, true)).transpose()?;
+    let grad_lse = upstream.grad_lse.as_ref().map(|grad| memory::floats::<M, A>(grad, false)).transpose()?;
+    let upstream = attn_cpu::Upstream {
+        out: out.view(outs, outs)?,
+        lse: lse.view(rows, rows)?,
+        grad_out: grad_out.as_ref().map(|grad| grad.view(outs, outs)).transpose()?,
+        grad_lse: grad_lse.as_ref().map(|grad| grad.view(rows, rows)).transpose()?,
+    };
+    let wanted = kernel_wants(problem, wanted);
+    let made = with_attention::<M, T, _>(problem, inputs, |attention| {
+        attn_cpu::backward(attention, isa, &upstream, wanted).map_err(|error| failed(&error))
+    })?;
+    let device = inputs.query.device();
+    let tensor = |numbers: Option<Vec<T>>, shape: &[usize]| -> Option<FloatTensor<M::Backend>> {
+        numbers.map(|numbers| M::Backend::float_from_data(TensorData::new(numbers, shape.to_vec()), &device))
+    };
+    Ok(Gradients {
+        query: tensor(made.query, &[batch, heads, query_len, head_dim]),
+        key: tensor(made.key, &[batch, kv_heads, key_len, head_dim]),
+        value: tensor(made.value, &[batch, kv_heads, key_len, value_dim]),
+        bias: tensor(made.bias, &problem.bias.unwrap_or_default()),
+        alibi_slopes: tensor(made.alibi_slopes, &[heads]),
+        relative_bias: tensor(made.relative_bias, &problem.relative_bias.unwrap_or_default()),
+        sinks: tensor(made.sinks, &[heads]),
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod dot;
 pub(crate) mod finish;
+pub(crate) mod gradient;
 pub(crate) mod lying;
 pub(crate) mod mask;
 pub(crate) mod options;

@@ -12,13 +12,15 @@
 use crate::kernel::{BLOCK, PIECE, ROWS, STRIDE, whole_rows};
 use crate::simd::{Job, Simd};
 
-/// How the broadcast operand lies: pieces of `LENGTH` steps along the depth, each `[ROWS, ROW]`. Constants, so that one
-/// register addresses all rows.
+/// How the broadcast operand lies: pieces of `LENGTH` steps along the depth, each of [`ROWS`] rows. Constants, so that one register
+/// addresses all rows.
 pub(crate) trait Lies: Copy {
     /// Steps of a piece.
     const LENGTH: usize;
     /// From one row to the next.
     const ROW: usize;
+    /// From one step to the next.
+    const STEP: usize = 1;
 }
 
 /// A task's queries.
@@ -37,6 +39,16 @@ pub(crate) struct Weights;
 impl Lies for Weights {
     const LENGTH: usize = BLOCK;
     const ROW: usize = STRIDE;
+}
+
+/// A run of rows of weights, of which the columns are the product's rows: the transposed operand, as it lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns;
+
+impl Lies for Columns {
+    const LENGTH: usize = usize::MAX;
+    const ROW: usize = 1;
+    const STEP: usize = STRIDE;
 }
 
 /// The operands of a tile. Strides count elements.
@@ -114,16 +126,16 @@ impl<S: Simd, L: Lies, const R: usize, const N: usize> Job<S> for Sized<'_, S, L
                 for _ in 0..depth / UNROLL {
                     for _ in 0..UNROLL {
                         step::<S, L, R, N>(&mut acc, a, b);
-                        a = a.add(1);
+                        a = a.wrapping_add(L::STEP);
                         b = b.wrapping_add(t.b_stride);
                     }
                 }
                 for _ in 0..depth % UNROLL {
                     step::<S, L, R, N>(&mut acc, a, b);
-                    a = a.add(1);
+                    a = a.wrapping_add(L::STEP);
                     b = b.wrapping_add(t.b_stride);
                 }
-                a = a.wrapping_add(ROWS * L::ROW - L::LENGTH);
+                a = a.wrapping_add((ROWS * L::ROW).wrapping_sub(L::LENGTH.wrapping_mul(L::STEP)));
                 left -= depth;
             }
             for (r, row) in acc.iter().enumerate() {

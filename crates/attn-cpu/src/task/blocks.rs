@@ -10,15 +10,15 @@ use crate::math::Float;
 use crate::problem::{Blocks, EMPTY, FIRST_PATTERN, FULL, MASK_BLOCK};
 
 /// Groups of [`MASK_BLOCK`] keys of a block, bit by bit.
-pub(super) type Groups = u16;
+pub(crate) type Groups = u16;
 
 const _: () = assert!(BLOCK.is_multiple_of(MASK_BLOCK) && BLOCK / MASK_BLOCK <= Groups::BITS as usize);
 
 /// Every group.
-pub(super) const ALL: Groups = Groups::MAX;
+pub(crate) const ALL: Groups = Groups::MAX;
 
 /// Runs of neighbouring groups, as keys of a block that has `count` of them.
-pub(super) fn runs(groups: Groups, count: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn runs(groups: Groups, count: usize) -> impl Iterator<Item = Range<usize>> {
     let mut left = groups;
     std::iter::from_fn(move || {
         let first = left.trailing_zeros();
@@ -32,7 +32,7 @@ pub(super) fn runs(groups: Groups, count: usize) -> impl Iterator<Item = Range<u
 
 impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
     /// The groups of a block that any row of a span sees, by blocks and through the mask.
-    pub(super) fn groups(&self, block: Block, span: Span, strip: usize) -> Groups {
+    pub(crate) fn groups(&self, block: Block, span: Span, strip: usize) -> Groups {
         let through = self.through.get(strip).map_or(ALL, |through| through.some);
         let Some(blocks) = self.problem.blocks else { return through };
         let mut seen = 0;

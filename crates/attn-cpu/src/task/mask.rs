@@ -23,7 +23,7 @@ impl Through {
 
 impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
     /// Looks through the mask at a block with every strip's rows.
-    pub(super) fn look(&mut self, block: Block) {
+    pub(crate) fn look(&mut self, block: Block) {
         self.through.clear();
         let Some(mask) = self.problem.mask else { return };
         for strip in 0..self.strips.len() {

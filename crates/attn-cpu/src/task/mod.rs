@@ -21,14 +21,16 @@ use crate::schedule::{Layout, Output};
 use crate::scratch::{self, Scratch};
 use crate::workspace::{Area, List, bytes_of};
 
+pub(crate) use blocks::{ALL, Groups, runs};
+
 /// A row of a task.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
-    query: usize,
-    head: usize,
+    pub query: usize,
+    pub head: usize,
     /// Keys `start..end` are in the band. Both 0 where it is empty.
-    start: usize,
-    end: usize,
+    pub start: usize,
+    pub end: usize,
     /// Where the row of its block of queries begins in the table of blocks, if there is one.
     blocks: usize,
 }
@@ -66,21 +68,31 @@ impl Strip {
 
 /// A block of keys of the running task.
 #[derive(Debug, Clone, Copy)]
-struct Block {
-    start: usize,
-    end: usize,
+pub(crate) struct Block {
+    pub start: usize,
+    pub end: usize,
+}
+
+/// Steps from a raw score to that which is hidden or weighed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Steps {
+    All,
+    /// Scale and softcap.
+    Cap,
+    /// What follows them.
+    Rest,
 }
 
 /// A strip's part of a block: columns of its scores.
 #[derive(Debug, Clone, Copy)]
-struct Span {
+pub(crate) struct Span {
     /// First row of the strip in the task, and how many there are.
-    row: usize,
-    rows: usize,
+    pub row: usize,
+    pub rows: usize,
     /// Keys of the block that any row sees.
-    keys: (usize, usize),
+    pub keys: (usize, usize),
     /// The same rounded out to whole vectors.
-    columns: (usize, usize),
+    pub columns: (usize, usize),
 }
 
 impl Span {
@@ -89,29 +101,29 @@ impl Span {
     }
 
     /// The part of it that lies in a run of keys.
-    fn part(self, run: Range<usize>, lanes: usize) -> Self {
+    pub(crate) fn part(self, run: Range<usize>, lanes: usize) -> Self {
         Self::new(self.row, self.rows, (self.keys.0.max(run.start), self.keys.1.min(run.end)), lanes)
     }
 }
 
 /// A thread's view of the problem, and its scratch.
 pub(crate) struct Worker<'a, S: Loads<T>, T: Element<Accum = S::A>> {
-    problem: &'a Attention<'a, T>,
-    dims: Dims,
+    pub problem: &'a Attention<'a, T>,
+    pub dims: Dims,
     layout: Layout,
     out: Output<T, S::A>,
     partials: Shared<'a, S::A>,
-    scratch: Scratch<'a, S::A>,
-    rows: List<'a, Row>,
-    strips: List<'a, Strip>,
+    pub scratch: Scratch<'a, S::A>,
+    pub rows: List<'a, Row>,
+    pub strips: List<'a, Strip>,
     /// What each strip sees of the running block through the mask. Empty where there is none.
     through: List<'a, Through>,
     /// Batch entry and key/value head of the running task.
-    entry: (usize, usize),
+    pub entry: (usize, usize),
     /// Whether anything but a positive scale is to be applied to the scores.
-    options: bool,
+    pub options: bool,
     /// What turns a score into an exponent of 2.
-    unit: S::A,
+    pub unit: S::A,
     /// Recomputing a task whose output was not finite: hidden values are skipped one by one.
     careful: bool,
 }
@@ -151,6 +163,12 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         }
     }
 
+    /// One that makes scores alone.
+    pub(crate) fn scoring(problem: &'a Attention<'a, T>, dims: Dims, layout: Layout, mut area: Area<'a>) -> Self {
+        let partials = Shared::new(&mut area, &layout);
+        Self::new(problem, dims, layout, Output::NOWHERE, partials, area)
+    }
+
     /// Computes all rows of a task over a part of their keys, and writes them once the last part is there.
     pub(crate) fn item(&mut self, task: usize, part: usize) {
         let group = task / self.layout.blocks;
@@ -176,7 +194,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
     }
 
     /// Lists the task's rows from `first` on, with those of the keys that each sees, and what its strips see.
-    fn find_rows(&mut self, first: usize, keys: Range<usize>) {
+    pub(crate) fn find_rows(&mut self, first: usize, keys: Range<usize>) {
         let Layout { group, task_rows, .. } = self.layout;
         let band = &self.problem.bands[self.entry.0];
         let last = (first + task_rows).min(self.dims.query_len * group);
@@ -225,7 +243,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
     }
 
     /// The part of a block that a strip sees, if any.
-    fn span(&self, block: Block, strip: usize) -> Option<Span> {
+    pub(crate) fn span(&self, block: Block, strip: usize) -> Option<Span> {
         let some = self.strips[strip].some;
         let (low, high) = (some.0.max(block.start), some.1.min(block.end));
         if low >= high {
@@ -240,16 +258,9 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
     fn strip(&mut self, block: Block, span: Span) {
         self.scores(block, span);
         if self.options {
-            self.apply_options(block, span);
+            self.apply_options(block, span, Steps::All);
         }
-        let through = self.through.get(span.row / ROWS).copied().unwrap_or(Through::WHOLE);
-        self.hide_by_mask(block, span, through);
-        self.apply_function(block, span);
-        let all = self.strips[span.row / ROWS].all;
-        if all.0 > block.start + span.columns.0 || all.1 < block.start + span.columns.1 {
-            self.hide(block, span);
-        }
-        self.hide_by_blocks(block, span);
+        self.hide_some(block, span, |_| {});
         let hidden = self.careful.then(|| self.hidden(span));
         self.softmax(span);
         if self.dims.value_dim > 0 {
@@ -260,9 +271,25 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         }
     }
 
+    /// Hides what a span's rows do not see, and asks the caller's function in between. `before` runs right before that is asked, if it is.
+    pub(crate) fn hide_some(&mut self, block: Block, span: Span, before: impl FnOnce(&mut Self)) {
+        let through = self.through.get(span.row / ROWS).copied().unwrap_or(Through::WHOLE);
+        self.hide_by_mask(block, span, through);
+        if self.problem.score_mod.is_some() {
+            before(self);
+            self.apply_function(block, span);
+        }
+        let all = self.strips[span.row / ROWS].all;
+        if all.0 > block.start + span.columns.0 || all.1 < block.start + span.columns.1 {
+            self.hide(block, span);
+        }
+        self.hide_by_blocks(block, span);
+    }
+
     /// Scale, softcap, ALiBi and biases, row by row.
-    fn apply_options(&mut self, block: Block, span: Span) {
+    pub(crate) fn apply_options(&mut self, block: Block, span: Span, steps: Steps) {
         let problem = self.problem;
+        let (cap, rest) = (steps != Steps::Rest, steps != Steps::Cap);
         let key = block.start + span.columns.0;
         let keys = (block.end - block.start).min(span.columns.1) - span.columns.0;
         for r in 0..span.rows {
@@ -270,15 +297,18 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             let index = [self.entry.0, row.head, row.query, key];
             let position = row.query as f64 + problem.bands[self.entry.0].offset as f64;
             let at = |strides: [usize; 4]| index.iter().zip(strides).map(|(i, s)| i * s).sum::<usize>();
-            let bias = problem.bias.map(|bias| bias.data().as_ptr().wrapping_add(at(bias.strides())));
+            let bias = problem.bias.filter(|_| rest).map(|bias| bias.data().as_ptr().wrapping_add(at(bias.strides())));
             let job = Options::<S, T> {
                 scores: self.scratch.scores(r, span.columns.0),
                 vectors: (span.columns.1 - span.columns.0) / S::LANES,
                 keys,
-                scale: S::A::from_f64(problem.scale),
-                softcap: S::A::from_f64(problem.softcap.unwrap_or(0.0)),
-                alibi: problem.alibi_slopes.map(|slopes| (slopes[row.head].widen(), key as f64 - position)),
-                relative: problem.relative_bias.map(|table| Relative {
+                scale: S::A::from_f64(if cap { problem.scale } else { 1.0 }),
+                softcap: S::A::from_f64(problem.softcap.filter(|_| cap).unwrap_or(0.0)),
+                alibi: problem
+                    .alibi_slopes
+                    .filter(|_| rest)
+                    .map(|slopes| (slopes[row.head].widen(), key as f64 - position)),
+                relative: problem.relative_bias.filter(|_| rest).map(|table| Relative {
                     table: table.data().as_ptr().wrapping_add(row.head * table.strides()[0]),
                     stride: table.strides()[1],
                     reach: (table.shape()[1] / 2) as i64,

@@ -45,13 +45,13 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         }
     }
 
-    fn keys(&self, key: usize) -> *const T {
+    pub(crate) fn keys(&self, key: usize) -> *const T {
         let view = &self.problem.key;
         let [b, g, k, _] = view.strides();
         view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
     }
 
-    pub(super) fn values(&self, key: usize) -> *const T {
+    pub(crate) fn values(&self, key: usize) -> *const T {
         let view = &self.problem.value;
         let [b, g, k, _] = view.strides();
         view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
@@ -68,19 +68,7 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
     fn pack_run(&mut self, block: Block, keys: Range<usize>) {
         let (first, count) = (block.start + keys.start, keys.len());
         if !self.keys_as_they_lie() {
-            let [_, _, key_stride, dim_stride] = self.problem.key.strides();
-            let job = PackKeys::<S, T> {
-                keys: self.keys(first),
-                key_stride,
-                dim_stride,
-                count,
-                dims: self.dims.head_dim,
-                units: self.layout.head_units,
-                panels: self.scratch.panels().wrapping_add(keys.start * self.layout.head_units),
-                stage: self.scratch.stage(),
-            };
-            // SAFETY: the view was checked to hold every key of the block; the scratch has room for a block.
-            unsafe { S::enter(job) };
+            self.pack_keys(block, keys.clone());
         }
         if self.dims.value_dim > 0 && !self.values_as_they_lie() {
             let [_, _, row_stride, stride] = self.problem.value.strides();
@@ -98,8 +86,25 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         }
     }
 
+    /// Transposes a run of a block's keys, which starts at a panel.
+    pub(crate) fn pack_keys(&mut self, block: Block, keys: Range<usize>) {
+        let [_, _, key_stride, dim_stride] = self.problem.key.strides();
+        let job = PackKeys::<S, T> {
+            keys: self.keys(block.start + keys.start),
+            key_stride,
+            dim_stride,
+            count: keys.len(),
+            dims: self.dims.head_dim,
+            units: self.layout.head_units,
+            panels: self.scratch.panels().wrapping_add(keys.start * self.layout.head_units),
+            stage: self.scratch.stage(),
+        };
+        // SAFETY: the view was checked to hold every key of the block; the scratch has room for a block.
+        unsafe { S::enter(job) };
+    }
+
     /// Raw scores `q·k` of a span, `[ROWS, STRIDE]`.
-    pub(super) fn scores(&mut self, block: Block, span: Span) {
+    pub(crate) fn scores(&mut self, block: Block, span: Span) {
         let units = self.layout.head_units;
         let query = self.scratch.query(span.row * self.layout.query_width()).cast_const();
         if self.keys_as_they_lie() {
@@ -138,7 +143,7 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
     }
 
     /// Widens the queries of all strips.
-    pub(super) fn stage_queries(&mut self) {
+    pub(crate) fn stage_queries(&mut self) {
         let view = &self.problem.query;
         let [b, h, i, stride] = view.strides();
         for row in (0..self.rows.len()).step_by(ROWS) {

@@ -1,6 +1,9 @@
 //! A plain oracle in f64, written from the contract alone, and random problems to judge the kernels by.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod gradient;
+pub mod random;
+
 use attn_cpu::{Attention, Band, Blocks, Element, Mask, ScoreMod, View};
 use half::{bf16, f16};
 
@@ -9,6 +12,7 @@ pub trait Real: Element {
     fn of(x: f64) -> Self;
     fn up(self) -> f64;
     fn up_accum(x: Self::Accum) -> f64;
+    fn accum(x: f64) -> Self::Accum;
     /// Bits of an accumulator, to compare exactly.
     fn bits(x: Self::Accum) -> u64;
     /// Unit roundoff of outputs and of accumulation.
@@ -29,6 +33,9 @@ macro_rules! real {
             }
             fn up_accum(x: $a) -> f64 {
                 f64::from(x)
+            }
+            fn accum(x: f64) -> $a {
+                x as $a
             }
             fn bits(x: $a) -> u64 {
                 u64::from(x.to_bits())
@@ -189,6 +196,11 @@ pub fn affine(score: f64, [b, h, i, j]: [usize; 4]) -> f64 {
     score * ((mixed % 5) as f64 - 2.0) / 2.0 + (mixed % 3) as f64 / 4.0
 }
 
+/// Its slope.
+pub fn affine_slope([b, h, i, j]: [usize; 4]) -> f64 {
+    ((b + 3 * h + 5 * i + 7 * j) % 5) as f64 / 2.0 - 1.0
+}
+
 /// Every place of an array, the last axis first. Counted: of nested `flat_map`s Valgrind reports a branch on memory that was not written,
 /// which the compiler makes of them rightly.
 pub fn indices([a, b, c, d]: [usize; 4]) -> impl Iterator<Item = [usize; 4]> {
@@ -272,7 +284,7 @@ impl<T: Real> Owned<T> {
             blocks: self.blocks.as_ref().map(|blocks| {
                 Blocks::new(blocks.shape, &blocks.table, &blocks.patterns).expect("the test's own blocks are sound")
             }),
-            score_mod: self.affine.then(|| ScoreMod::new(&affine)),
+            score_mod: self.affine.then(|| ScoreMod::new(&affine).with_slope(&|_, place| affine_slope(place))),
         }
     }
 
