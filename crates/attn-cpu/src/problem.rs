@@ -29,11 +29,23 @@ impl Band {
 
     /// The keys `start..end` that query `i` sees. Empty ranges have `start == end`.
     pub fn visible(&self, i: usize) -> (usize, usize) {
-        let position = i as i128 + i128::from(self.offset);
-        let clamp = |j: i128| j.clamp(0, self.keys as i128) as usize;
-        let start = self.lower.map_or(0, |lower| clamp(position + i128::from(lower)));
-        let end = self.upper.map_or(self.keys, |upper| clamp(position + i128::from(upper) + 1));
-        (start, end.max(start))
+        if self.lower.is_none() && self.upper.is_none() {
+            return (0, self.keys);
+        }
+        let (lower, upper) = (self.lower.unwrap_or(0), self.upper.unwrap_or(0));
+        let near = |x: i64| x.unsigned_abs() < 1 << 61;
+        let (start, end) = if (i as u64) < 1 << 61 && near(self.offset) && near(lower) && near(upper) {
+            // No sum of three such numbers overflows.
+            let position = i as i64 + self.offset;
+            let clamp = |j: i64| (j.max(0) as u64).min(self.keys as u64) as usize;
+            (clamp(position + lower), clamp(position + upper + 1))
+        } else {
+            let position = i as i128 + i128::from(self.offset);
+            let clamp = |j: i128| j.clamp(0, self.keys as i128) as usize;
+            (clamp(position + i128::from(lower)), clamp(position + i128::from(upper) + 1))
+        };
+        let start = self.lower.map_or(0, |_| start);
+        (start, self.upper.map_or(self.keys, |_| end).max(start))
     }
 }
 

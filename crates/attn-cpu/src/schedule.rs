@@ -3,7 +3,8 @@
 //! A task is a run of rows of one key/value head of one batch entry, where the rows of a group of query heads are taken
 //! query by query: row `t` is query `t / group`, head `t % group`. So a task's rows see nearly the same keys, and under
 //! GQA each packed key serves all heads that read it. The cut depends on the problem alone, and every row is computed by
-//! one task in a fixed order of keys: the result is the same to the last bit for any number of threads.
+//! one task in a fixed order of keys: the result is the same to the last bit for any number of threads. Where keys are so few that
+//! nothing is packed, a task takes the rows of several key/value heads, one after another.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -34,6 +35,9 @@ const ENOUGH_TASKS: usize = 32;
 /// Fewest keys that the keys of a task are split into where there are too few tasks: a row's accumulators are then written and read
 /// once more for a thousand keys.
 const SPLIT_KEYS: usize = 1024;
+
+/// Rows of the key/value heads that a task takes together where nothing is packed: beside them, what a task costs is little.
+const BRIEF_ROWS: usize = 48;
 
 /// Most bytes of a task's accumulators, for large value_dim.
 const TASK_BYTES: usize = 384 << 10;
@@ -74,9 +78,14 @@ impl Geometry {
 pub(crate) struct Layout {
     /// Query heads of a key/value head.
     pub group: usize,
-    /// Rows of all tasks but the last of a key/value head. A multiple of [`ROWS`].
+    /// Key/value heads of a batch entry whose rows a task takes together. More than one only where `brief`; there may be fewer left for
+    /// the last task of an entry.
+    pub bundle: usize,
+    /// Bundles of a batch entry.
+    pub bundles: usize,
+    /// Rows of all tasks but the last of a bundle. A multiple of [`ROWS`].
     pub task_rows: usize,
-    /// Tasks of a key/value head of a batch entry.
+    /// Tasks of a bundle.
     pub blocks: usize,
     /// Tasks in all.
     pub tasks: usize,
@@ -93,6 +102,8 @@ pub(crate) struct Layout {
     pub lanes: usize,
     /// Numbers in a unit.
     pub per_unit: usize,
+    /// Whether a vector holds a row's scores of all keys, and nothing need be packed.
+    pub brief: bool,
     /// Whether the whole takes less time than waking a thread, whatever of it is hidden.
     pub serial: bool,
 }
@@ -100,26 +111,32 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) fn new(dims: &Dims, geometry: Geometry) -> Self {
         let group = dims.heads.checked_div(dims.kv_heads).unwrap_or(0);
-        let rows = dims.query_len.saturating_mul(group);
+        let head_rows = dims.query_len.saturating_mul(group);
+        let brief = (1..=geometry.lanes).contains(&dims.key_len);
+        let bundle = if brief { (BRIEF_ROWS / head_rows.max(1)).clamp(1, dims.kv_heads.max(1)) } else { 1 };
+        let bundles = dims.kv_heads.div_ceil(bundle);
+        let rows = head_rows.saturating_mul(bundle);
         let value_width = dims.value_dim.saturating_add(geometry.lanes - 1) / geometry.lanes * geometry.lanes;
         let head_units = dims.head_dim.div_ceil(geometry.per_unit);
         let unit_bytes = geometry.accum_bytes / geometry.per_unit;
         let key_bytes = value_width.saturating_add(dims.head_dim).saturating_mul(unit_bytes).max(1);
         let block_keys = (BLOCK_BYTES / key_bytes).clamp(SHORT_BLOCK, BLOCK).min(dims.key_len);
-        let groups = dims.batch.saturating_mul(dims.kv_heads).max(1);
+        let groups = dims.batch.saturating_mul(bundles);
         let row_bytes = value_width.saturating_mul(geometry.accum_bytes).max(1);
         let most = (TASK_BYTES / row_bytes).clamp(SHORT_ROWS, TASK_ROWS);
-        let parallel = rows / ENOUGH_TASKS.div_ceil(groups);
+        let parallel = rows / ENOUGH_TASKS.div_ceil(groups.max(1));
         let wanted = parallel.clamp(SHORT_ROWS, most);
         let blocks = rows.div_ceil(wanted);
         let task_rows = rows.div_ceil(blocks.max(1)).next_multiple_of(ROWS);
         let blocks = rows.div_ceil(task_rows.max(1));
-        let tasks = blocks.saturating_mul(dims.batch.saturating_mul(dims.kv_heads));
+        let tasks = blocks.saturating_mul(groups);
         let splits = (ENOUGH_TASKS / tasks.max(1)).min(dims.key_len / SPLIT_KEYS).max(1);
         let split_keys = dims.key_len.div_ceil(splits).saturating_add(MASK_BLOCK - 1) / MASK_BLOCK * MASK_BLOCK;
         let splits = dims.key_len.div_ceil(split_keys.max(1)).max(1);
         Self {
             group,
+            bundle,
+            bundles,
             task_rows,
             blocks,
             tasks,
@@ -128,7 +145,8 @@ impl Layout {
             value_width,
             block_keys: block_keys.next_multiple_of(geometry.tile_keys).next_multiple_of(MASK_BLOCK),
             lanes: geometry.lanes,
-            serial: products(dims, rows.saturating_mul(groups).saturating_mul(dims.key_len) as u128) < SERIAL_PRODUCTS,
+            brief,
+            serial: products(dims, pairs(dims)) < SERIAL_PRODUCTS,
             per_unit: geometry.per_unit,
             head_units,
         }
@@ -141,6 +159,8 @@ impl Layout {
         let total = dims.query_len.saturating_mul(whole.group);
         let blocks = total.div_ceil(rows);
         Self {
+            bundle: 1,
+            bundles: dims.kv_heads,
             task_rows: rows,
             blocks,
             tasks: blocks.saturating_mul(dims.batch.saturating_mul(dims.kv_heads)),
@@ -148,12 +168,16 @@ impl Layout {
             split_keys: dims.key_len,
             value_width: 0,
             block_keys: keys,
+            brief: false,
             ..whole
         }
     }
 
     /// Accumulators in each part of a worker's scratch: panels, stage, query, scores, addend, values, acc, max, sum.
     pub(crate) fn parts(&self) -> [usize; 9] {
+        if self.brief {
+            return [0, 0, 0, STRIDE * ROWS, BLOCK, 0, 0, 0, 0];
+        }
         [
             self.block_keys.saturating_mul(self.head_units),
             self.lanes.saturating_mul(self.head_units),
@@ -177,6 +201,12 @@ impl Layout {
         pieces(self.head_units)
     }
 
+    /// Batch entry and first key/value head of a task.
+    pub(crate) fn entry(&self, task: usize) -> (usize, usize) {
+        let group = task / self.blocks;
+        (group / self.bundles, group % self.bundles * self.bundle)
+    }
+
     /// Strips of a task.
     pub(crate) fn task_strips(&self) -> usize {
         self.task_rows.div_ceil(ROWS)
@@ -192,9 +222,14 @@ impl Layout {
         if self.serial { 1 } else { threads.clamp(1, self.items().max(1)) }
     }
 
+    /// Items that are put in order. Where one thread takes all of them, any order will do.
+    fn ordered(&self) -> usize {
+        if self.serial { 0 } else { self.items() }
+    }
+
     /// Bytes that threads share: the order of the items, and partial results.
     fn shared_bytes<A>(&self) -> usize {
-        bytes_of::<Item>(self.items()).saturating_add(Shared::<A>::bytes(self))
+        bytes_of::<Item>(self.ordered()).saturating_add(Shared::<A>::bytes(self))
     }
 
     /// Bytes of the workspace on `threads` threads.
@@ -231,9 +266,14 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>
     let threads = rayon::current_num_threads();
     let mut workspace = Workspace::new(layout.bytes::<S::A>(threads))?;
     let mut area = workspace.area();
-    let mut order = List::new(area.take(layout.items()));
-    set_order(&mut order, call.problem, &dims, &layout, threads);
+    let mut order = List::new(area.take(layout.ordered()));
     let partials = Shared::new(&mut area, &layout);
+    if layout.serial {
+        let mut worker = Worker::<S, T>::new(call.problem, dims, layout, call.out, partials, area);
+        (0..layout.items()).for_each(|item| worker.item(item / layout.splits, item % layout.splits));
+        return Ok(());
+    }
+    set_order(&mut order, call.problem, &dims, &layout, threads);
     let pairs: u128 = order.iter().map(|(cost, _)| u128::from(*cost)).sum();
     let workers = match products(&dims, pairs) {
         0..SERIAL_PRODUCTS => 1,
@@ -266,6 +306,11 @@ pub(crate) fn spread<'a>(mut area: Area<'a>, workers: usize, bytes: usize, work:
     rayon::join(|| spread(mine, half, bytes, work), || spread(area, workers - half, bytes, work));
 }
 
+/// All pairs of a query and a key.
+fn pairs(dims: &Dims) -> u128 {
+    [dims.heads, dims.query_len, dims.key_len].into_iter().fold(dims.batch, usize::saturating_mul) as u128
+}
+
 /// Multiplications of so many pairs of a query and a key.
 pub(crate) fn products(dims: &Dims, pairs: u128) -> u128 {
     pairs.saturating_mul(dims.head_dim as u128 + dims.value_dim as u128)
@@ -289,7 +334,8 @@ fn set_order<T: Element>(
     let rows = dims.query_len * layout.group;
     let cost = |item: usize| {
         let (task, part) = (item / layout.splits, item % layout.splits);
-        let band = &problem.bands[task / layout.blocks / dims.kv_heads];
+        let entry = layout.entry(task);
+        let band = &problem.bands[entry.0];
         let first = task % layout.blocks * layout.task_rows;
         let last = (first + layout.task_rows).min(rows) - 1;
         let (a, b) = (band.visible(first / layout.group), band.visible(last / layout.group));
@@ -298,15 +344,13 @@ fn set_order<T: Element>(
         let end = b.1.max(a.1).min(part.end).max(start);
         let seen = match &problem.blocks {
             None => (end - start) as u64,
-            Some(blocks) => {
-                let entry = (task / layout.blocks / dims.kv_heads, task / layout.blocks % dims.kv_heads);
-                keys_in_blocks(blocks, layout.group, entry, first..last + 1, start..end)
-            }
+            Some(blocks) => keys_in_blocks(blocks, layout.group, entry, first..last + 1, start..end),
         };
-        (last + 1 - first) as u64 * seen
+        // Of a bundle, what its first head costs stands for all.
+        (last + 1 - first) as u64 * seen * layout.bundle.min(dims.kv_heads - entry.1) as u64
     };
     order.extend((0..layout.items()).map(|item| (cost(item), item)));
-    let heads = dims.batch * dims.kv_heads;
+    let heads = dims.batch * layout.bundles;
     let head = |item: usize| (item / layout.splits / layout.blocks).min(heads.saturating_sub(threads));
     order.records().sort_unstable_by_key(|&(cost, item)| (head(item), Reverse(cost), item));
 }

@@ -12,6 +12,8 @@ pub(crate) struct Scratch<'a, A> {
     buffer: &'a mut [MaybeUninit<A>],
     /// Offsets of: panels, stage, query, scores, addend, values, acc, max, sum, and the end.
     at: [usize; 10],
+    /// Columns of a row of scores.
+    columns: usize,
     factor: [A; ROWS],
 }
 
@@ -21,28 +23,31 @@ pub(crate) fn bytes<A>(parts: [usize; 9]) -> usize {
 }
 
 impl<'a, A: Float> Scratch<'a, A> {
-    /// Takes room for them. Scores and addends start as 0: of both, whole vectors are read where keys end.
-    pub(crate) fn new(area: &mut Area<'a>, parts: [usize; 9]) -> Self {
+    /// Takes room for them, with so many columns of scores. Scores and addends start as 0: of both, whole vectors are read where keys end.
+    pub(crate) fn new(area: &mut Area<'a>, parts: [usize; 9], columns: usize) -> Self {
+        debug_assert!(columns <= BLOCK);
         let buffer = area.take(bytes::<A>(parts) / size_of::<A>());
         let mut at = [0; 10];
         for (i, part) in parts.into_iter().enumerate() {
             at[i + 1] = at[i] + bytes_of::<A>(part) / size_of::<A>();
         }
-        let mut scratch = Self { buffer, at, factor: [A::ZERO; ROWS] };
-        scratch.fill(3, parts[3], A::ZERO);
-        scratch.fill(4, parts[4], A::ZERO);
+        let mut scratch = Self { buffer, at, columns, factor: [A::ZERO; ROWS] };
+        for row in 0..ROWS {
+            scratch.fill(3, row * STRIDE, columns, A::ZERO);
+        }
+        scratch.fill(4, 0, columns, A::ZERO);
         scratch
     }
 
     /// Forgets what was accumulated by so many rows, accumulators of `width` and sums of `lanes` each: 0, maxima −∞.
     pub(crate) fn reset(&mut self, rows: usize, width: usize, lanes: usize) {
-        self.fill(6, rows * width, A::ZERO);
-        self.fill(7, rows, A::NEG_INFINITY);
-        self.fill(8, rows * lanes, A::ZERO);
+        self.fill(6, 0, rows * width, A::ZERO);
+        self.fill(7, 0, rows, A::NEG_INFINITY);
+        self.fill(8, 0, rows * lanes, A::ZERO);
     }
 
-    fn fill(&mut self, part: usize, count: usize, x: A) {
-        self.buffer[self.at[part]..self.at[part + 1]][..count].fill(MaybeUninit::new(x));
+    fn fill(&mut self, part: usize, index: usize, count: usize, x: A) {
+        self.buffer[self.at[part]..self.at[part + 1]][index..index + count].fill(MaybeUninit::new(x));
     }
 
     /// Numbers of a part, from an index on.
@@ -93,7 +98,7 @@ impl<'a, A: Float> Scratch<'a, A> {
     /// A row of a strip's scores.
     pub(crate) fn row(&mut self, row: usize) -> &mut [A] {
         // SAFETY: scores start as 0.
-        unsafe { self.slice_mut(3, row * STRIDE, BLOCK) }
+        unsafe { self.slice_mut(3, row * STRIDE, self.columns) }
     }
 
     /// Bias and mask of a row, `[BLOCK]`.

@@ -1,5 +1,6 @@
 //! The inner loops, each a [`Job`](crate::simd::Job) generic over the instruction set.
 
+pub(crate) mod brief;
 pub(crate) mod dot;
 pub(crate) mod finish;
 pub(crate) mod gradient;

@@ -67,13 +67,7 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
 
     /// Writes a row from its accumulators and its state. Whether what was written is finite.
     fn finish_row(&mut self, r: usize, state: State) -> bool {
-        let row = self.rows[r];
-        let (factor, lse) = self.weigh(state, row.head);
-        let at = (self.entry.0 * self.dims.heads + row.head) * self.dims.query_len + row.query;
-        if let Some(out) = self.out.lse {
-            // SAFETY: the LSE was checked to have one number a row, and this row is this task's.
-            unsafe { *out.wrapping_add(at) = S::A::from_f64(lse) };
-        }
+        let (factor, at) = self.weigh_row(r, state);
         if self.dims.value_dim == 0 {
             return true;
         }
@@ -85,6 +79,18 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         };
         // SAFETY: the output was checked to have `value_dim` elements a row, and this row is this task's.
         unsafe { S::enter(job) }
+    }
+
+    /// Writes a row's LSE. Its factor, and its place among all rows.
+    pub(super) fn weigh_row(&self, r: usize, state: State) -> (f64, usize) {
+        let row = self.rows[r];
+        let (factor, lse) = self.weigh(state, row.head);
+        let at = (self.entry.0 * self.dims.heads + row.head) * self.dims.query_len + row.query;
+        if let Some(out) = self.out.lse {
+            // SAFETY: the LSE was checked to have one number a row, and this row is this task's.
+            unsafe { *out.wrapping_add(at) = S::A::from_f64(lse) };
+        }
+        (factor, at)
     }
 
     /// A row's maximum and the sum of its weights.

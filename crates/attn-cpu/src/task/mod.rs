@@ -1,6 +1,7 @@
 //! One task: the rows that it holds, block by block of keys, strip by strip of six rows.
 
 mod blocks;
+mod brief;
 mod careful;
 mod finish;
 mod mask;
@@ -28,6 +29,7 @@ pub(crate) use blocks::{ALL, Groups, runs};
 pub(crate) struct Row {
     pub query: usize,
     pub head: usize,
+    kv_head: usize,
     /// Keys `start..end` are in the band. Both 0 where it is empty.
     pub start: usize,
     pub end: usize,
@@ -118,7 +120,7 @@ pub(crate) struct Worker<'a, S: Loads<T>, T: Element<Accum = S::A>> {
     pub strips: List<'a, Strip>,
     /// What each strip sees of the running block through the mask. Empty where there is none.
     through: List<'a, Through>,
-    /// Batch entry and key/value head of the running task.
+    /// Batch entry and first key/value head of the running task.
     pub entry: (usize, usize),
     /// Whether anything but a positive scale is to be applied to the scores.
     pub options: bool,
@@ -152,7 +154,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             layout,
             out,
             partials,
-            scratch: Scratch::new(&mut area, layout.parts()),
+            scratch: Scratch::new(&mut area, layout.parts(), layout.block_keys),
             rows: List::new(area.take(layout.task_rows)),
             strips: List::new(area.take(layout.task_strips())),
             through: List::new(area.take(layout.task_strips())),
@@ -171,10 +173,12 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
 
     /// Computes all rows of a task over a part of their keys, and writes them once the last part is there.
     pub(crate) fn item(&mut self, task: usize, part: usize) {
-        let group = task / self.layout.blocks;
-        self.entry = (group / self.dims.kv_heads, group % self.dims.kv_heads);
+        self.entry = self.layout.entry(task);
         let keys = part * self.layout.split_keys..(part + 1) * self.layout.split_keys;
         self.find_rows(task % self.layout.blocks * self.layout.task_rows, keys);
+        if self.layout.brief {
+            return self.brief();
+        }
         self.careful = false;
         self.blocks();
         if !self.write(task, part) {
@@ -195,18 +199,28 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
 
     /// Lists the task's rows from `first` on, with those of the keys that each sees, and what its strips see.
     pub(crate) fn find_rows(&mut self, first: usize, keys: Range<usize>) {
-        let Layout { group, task_rows, .. } = self.layout;
+        let Layout { group, task_rows, bundle, .. } = self.layout;
         let band = &self.problem.bands[self.entry.0];
-        let last = (first + task_rows).min(self.dims.query_len * group);
+        let queries = self.dims.query_len * bundle.min(self.dims.kv_heads - self.entry.1);
+        let last = (first + task_rows).min(queries * group);
         self.rows.clear();
-        self.rows.extend((first..last).map(|t| {
-            let (start, end) = band.visible(t / group);
+        // The rows of a query of a key/value head see the same.
+        let (mut query, mut kv_head) =
+            (first / group % self.dims.query_len, self.entry.1 + first / group / self.dims.query_len);
+        for t in first / group..last.div_ceil(group) {
+            let (start, end) = band.visible(query);
             let (start, end) = (start.max(keys.start), end.min(keys.end));
             let (start, end) = if start < end { (start, end) } else { (0, 0) };
-            let (query, head) = (t / group, self.entry.1 * group + t % group);
-            let blocks = self.problem.blocks.map_or(0, |blocks| blocks.row(self.entry.0, head, query));
-            Row { query, head, start, end, blocks }
-        }));
+            for row in first.max(t * group)..last.min((t + 1) * group) {
+                let head = kv_head * group + row - t * group;
+                let blocks = self.problem.blocks.map_or(0, |blocks| blocks.row(self.entry.0, head, query));
+                self.rows.push(Row { query, head, kv_head, start, end, blocks });
+            }
+            query += 1;
+            if query == self.dims.query_len {
+                (query, kv_head) = (0, kv_head + 1);
+            }
+        }
         self.strips.clear();
         self.strips.extend(self.rows.chunks(ROWS).map(Strip::of));
     }

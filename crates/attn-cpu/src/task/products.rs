@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::blocks::{self, Groups};
 use super::{Block, Span, Worker};
+use crate::View;
 use crate::element::{Element, Loads};
 use crate::kernel::lying::{Lying, PAIR, STREAMS};
 use crate::kernel::pack::{PackKeys, PackValues, Stage};
@@ -46,15 +47,17 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
     }
 
     pub(crate) fn keys(&self, key: usize) -> *const T {
-        let view = &self.problem.key;
-        let [b, g, k, _] = view.strides();
-        view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
+        self.of_entry(&self.problem.key, self.entry.1, key)
     }
 
     pub(crate) fn values(&self, key: usize) -> *const T {
-        let view = &self.problem.value;
-        let [b, g, k, _] = view.strides();
-        view.data().as_ptr().wrapping_add(self.entry.0 * b + self.entry.1 * g + key * k)
+        self.of_entry(&self.problem.value, self.entry.1, key)
+    }
+
+    /// Where a key, a value or a query of a head of the running batch entry begins.
+    pub(super) fn of_entry(&self, view: &View<'_, T, 4>, head: usize, at: usize) -> *const T {
+        let [b, h, i, _] = view.strides();
+        view.data().as_ptr().wrapping_add(self.entry.0 * b + head * h + at * i)
     }
 
     /// Packs those groups of a block's keys, and their values where they can't be read as they lie.
@@ -144,14 +147,13 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
 
     /// Widens the queries of all strips.
     pub(crate) fn stage_queries(&mut self) {
-        let view = &self.problem.query;
-        let [b, h, i, stride] = view.strides();
+        let [_, _, _, stride] = self.problem.query.strides();
         for row in (0..self.rows.len()).step_by(ROWS) {
             let rows = ROWS.min(self.rows.len() - row);
             let job = Stage::<S, T> {
                 from: std::array::from_fn(|r| {
                     let row = self.rows[row + r.min(rows - 1)];
-                    view.data().as_ptr().wrapping_add(self.entry.0 * b + row.head * h + row.query * i)
+                    self.of_entry(&self.problem.query, row.head, row.query)
                 }),
                 rows,
                 stride,
