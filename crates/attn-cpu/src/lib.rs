@@ -50,6 +50,8 @@
 //! - **Few rows.** A task of up to 16 rows (decoding) takes its scores straight from the keys as they lie, and multiplies the
 //!   values as they lie: packing costs more than it saves there (`kernel/dot.rs`, `kernel/lying.rs`). Both read four places of a
 //!   block by turns, since a core's prefetchers keep more lines on their way for four streams of addresses than for one.
+//! - **Few keys.** Where one vector holds a row's scores, nothing is packed, staged or accumulated in memory: queries, keys and values are
+//!   read as they lie, and outputs are written where they go (`task/brief.rs`, `kernel/brief.rs`). A task takes several key/value heads.
 //! - **Few tasks, many keys.** The keys of each task are split, and the parts joined by their maxima and sums (`partial.rs`), in the order
 //!   of the keys, by whichever thread finds them complete.
 //! - **Pairs of bf16.** With AVX512-BF16, what is packed are units of two bf16, and a product is `a₀·b₀ + a₁·b₁ + c` with a sum in f32:
@@ -93,6 +95,7 @@
 //! | `SHORT_ROWS`, `ENOUGH_TASKS` | 192, 32 | shorter tasks where there would be too few for many threads |
 //! | `SPLIT_KEYS` | 1024 | fewest keys of a part, where there are fewer than `ENOUGH_TASKS` tasks: accumulators are written and read once more for a thousand keys |
 //! | `FEW_ROWS` | 16 | up to there reading keys as they lie was 1.5 times as fast as packing them (f32; with bf16 a tenth slower); more rows were not tried |
+//! | `BRIEF_ROWS` | 48 | rows of the heads that a task takes together where one vector holds a row's scores: a head of one row costs half as much |
 //! | `STREAMS` | 4 | places read by turns; twice the speed of one where keys come from memory |
 //! | `SERIAL_PRODUCTS` | 2²⁰ | below, a second thread takes longer to wake than the work takes |
 //!

@@ -42,9 +42,8 @@ impl HostMemory for FlexMemory {
 /// Strides that run backwards are refused; they are copied.
 fn strided<T: bytemuck::Pod>(tensor: &FlexTensor) -> Option<Strided<'_, T>> {
     let layout = tensor.layout();
-    let strides = layout.strides().iter().map(|&stride| usize::try_from(stride).ok()).collect::<Option<Vec<_>>>()?;
     let data: &[T] = bytemuck::try_cast_slice(tensor.bytes()).ok()?;
-    Some(Strided { data: data.get(layout.start_offset()..)?, strides })
+    Strided::new(data.get(layout.start_offset()..)?, layout.strides())
 }
 
 #[cfg(test)]

@@ -11,8 +11,19 @@ use burn_backend::{Backend, Element, TensorData, TensorMetadata, try_read_sync};
 pub struct Strided<'a, T> {
     /// Memory from the tensor's first element on.
     pub data: &'a [T],
-    /// Elements between neighbours along each axis.
-    pub strides: Vec<usize>,
+    /// Elements between neighbours along each axis; 0 past the last.
+    pub strides: [usize; 4],
+}
+
+impl<'a, T> Strided<'a, T> {
+    /// `None` where strides run backwards, since the memory's first element is then not the tensor's, and for more than four axes.
+    pub fn new(data: &'a [T], strides: &[isize]) -> Option<Self> {
+        let mut own = [0; 4];
+        for (axis, stride) in strides.iter().enumerate() {
+            *own.get_mut(axis)? = usize::try_from(*stride).ok()?;
+        }
+        Some(Self { data, strides: own })
+    }
 }
 
 /// An element type of both `attn-cpu` and Burn.
@@ -63,7 +74,7 @@ impl<T: Copy> Elements<'_, T> {
     pub fn to_vec(&self, len: usize) -> Vec<T> {
         match self {
             Self::Borrowed(strided) => {
-                let stride = strided.strides.first().copied().unwrap_or(1).max(1);
+                let stride = strided.strides[0].max(1);
                 strided.data.iter().step_by(stride).take(len).copied().collect()
             }
             Self::Copied(data) => data.clone(),
@@ -84,9 +95,11 @@ pub(crate) fn floats<M: HostMemory, T: HostElement>(
     tensor: &FloatTensor<M::Backend>,
     contiguous_rows: bool,
 ) -> Result<Elements<'_, T>, AttentionError> {
-    let last = tensor.shape().to_vec().last().copied().unwrap_or(1);
+    let shape = tensor.shape();
+    let axis = shape.len().saturating_sub(1);
+    let last = shape.last().copied().unwrap_or(1);
     match M::floats::<T>(tensor) {
-        Some(strided) if !contiguous_rows || last <= 1 || strided.strides.last() == Some(&1) => {
+        Some(strided) if !contiguous_rows || last <= 1 || strided.strides.get(axis) == Some(&1) => {
             Ok(Elements::Borrowed(strided))
         }
         _ => copied(try_read_sync(M::Backend::float_into_data(tensor.clone()))).map(Elements::Copied),

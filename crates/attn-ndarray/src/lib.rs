@@ -33,11 +33,11 @@ impl HostMemory for NdArrayMemory {
         match tensor {
             NdArrayTensor::F32(storage) if T::dtype() == DType::F32 => {
                 let view = storage.view();
-                strided(bytemuck::try_cast_slice(view.to_slice_memory_order()?).ok()?, view.strides())
+                Strided::new(bytemuck::try_cast_slice(view.to_slice_memory_order()?).ok()?, view.strides())
             }
             NdArrayTensor::F64(storage) if T::dtype() == DType::F64 => {
                 let view = storage.view();
-                strided(bytemuck::try_cast_slice(view.to_slice_memory_order()?).ok()?, view.strides())
+                Strided::new(bytemuck::try_cast_slice(view.to_slice_memory_order()?).ok()?, view.strides())
             }
             _ => None,
         }
@@ -47,15 +47,9 @@ impl HostMemory for NdArrayMemory {
         match tensor {
             NdArrayTensor::Bool(storage) => {
                 let view = storage.view();
-                strided(bytemuck::try_cast_slice(view.to_slice_memory_order()?).ok()?, view.strides())
+                Strided::new(bytemuck::try_cast_slice(view.to_slice_memory_order()?).ok()?, view.strides())
             }
             _ => None,
         }
     }
-}
-
-/// Strides that run backwards are refused: the memory's first element is then not the tensor's.
-fn strided<'a, T>(data: &'a [T], strides: &[isize]) -> Option<Strided<'a, T>> {
-    let strides = strides.iter().map(|&stride| usize::try_from(stride).ok()).collect::<Option<Vec<_>>>()?;
-    Some(Strided { data, strides })
 }
