@@ -84,11 +84,13 @@ impl Watch {
         Self { before }
     }
 
+    /// Bytes alive now beyond those alive at the start.
+    pub fn kept(&self) -> u64 {
+        LIVE.load(Relaxed).saturating_sub(self.before)
+    }
+
     /// What was seen since the start. Zeros where [`Counting`] is not the global allocator.
     pub fn stop(self) -> Seen {
-        Seen {
-            peak: PEAK.load(Relaxed).saturating_sub(self.before),
-            kept: LIVE.load(Relaxed).saturating_sub(self.before),
-        }
+        Seen { peak: PEAK.load(Relaxed).saturating_sub(self.before), kept: self.kept() }
     }
 }

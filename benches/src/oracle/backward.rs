@@ -3,12 +3,14 @@
 //! For each query head h that reads it and each query i, with o = Σ p·v and g the upstream gradient:
 //!   dp_j = g·v_j      Δ = g·o      ds_j = p_j · (dp_j − Δ) · slope_j
 //!   dq = scale · Σ_j ds_j·k_j      dk_j += scale · ds_j·q      dv_j += p_j·g
+//!
+//! Half types may round p and ds as they are multiplied: λ·uₕ·√Σ terms² of each sum, as in the forward pass.
 
 use rayon::prelude::*;
 
 use super::{Bounded, FUNCTION_UNITS, LAMBDA, U, Weights};
 use crate::inputs::Inputs;
-use crate::shapes::Shape;
+use crate::shapes::{Dtype, Shape};
 
 /// The gradients of one key/value head of one batch entry, and of the queries that read it.
 pub struct Gradients {
@@ -42,12 +44,16 @@ impl Gradients {
             })
             .collect();
         let mut query = Vec::new();
-        let Part { mut key, mut value, .. } = Part::new(shape);
+        let Part { mut key, mut value, mut key_squares, mut value_squares, .. } = Part::new(shape);
         for part in parts {
             query.extend(part.query);
             add(&mut key, &part.key);
             add(&mut value, &part.value);
+            key_squares.iter_mut().zip(&part.key_squares).for_each(|(a, b)| *a += b);
+            value_squares.iter_mut().zip(&part.value_squares).for_each(|(a, b)| *a += b);
         }
+        allow_halves(shape, &mut key, &key_squares);
+        allow_halves(shape, &mut value, &value_squares);
         // The last rounding, to the stored type.
         let stored = shape.dtype.unit_roundoff();
         for gradient in [&mut query, &mut key, &mut value] {
@@ -56,6 +62,16 @@ impl Gradients {
             }
         }
         Self { batch, kv_head, query, key, value }
+    }
+}
+
+/// Adds what rounding the terms to a half type may cost their sums, of which the terms' squares add up to `squares`.
+fn allow_halves(shape: &Shape, sums: &mut [Bounded], squares: &[f64]) {
+    if shape.dtype == Dtype::F32 {
+        return;
+    }
+    for (sum, square) in sums.iter_mut().zip(squares) {
+        sum.tolerance += LAMBDA * shape.dtype.unit_roundoff() * square.sqrt();
     }
 }
 
@@ -71,6 +87,9 @@ struct Part {
     query: Vec<Bounded>,
     key: Vec<Bounded>,
     value: Vec<Bounded>,
+    /// Sums of the squares of their terms.
+    key_squares: Vec<f64>,
+    value_squares: Vec<f64>,
     /// λ√n·u for sums over keys, and over the queries that read a key.
     over_keys: f64,
     over_queries: f64,
@@ -84,6 +103,8 @@ impl Part {
             query: Vec::new(),
             key: zeros(shape.head_dim),
             value: zeros(shape.value_dim()),
+            key_squares: vec![0.0; shape.key_len * shape.head_dim],
+            value_squares: vec![0.0; shape.key_len * shape.value_dim()],
             over_keys: LAMBDA * (shape.key_len as f64).sqrt() * U,
             over_queries: LAMBDA * (readers as f64).sqrt() * U,
         }
@@ -100,13 +121,15 @@ impl Part {
         let scores = weights.score_gradients(shape, inputs, g, &p_errors);
         let scale = shape.effective_scale();
         let mut dq = vec![Bounded::default(); dim];
+        let mut dq_squares = vec![0.0; dim];
         for (j, ds) in scores.iter().enumerate() {
             let row = weights.first + j;
             let k = &inputs.key[(weights.kv_row + row) * dim..][..dim];
             let (p, r) = (weights.probability[j], p_errors[j]);
             for (e, &g) in g.iter().enumerate() {
-                let g = f64::from(g);
-                push(&mut self.value[row * shape.value_dim() + e], p * g, p * r * g.abs(), self.over_queries);
+                let (g, at) = (f64::from(g), row * shape.value_dim() + e);
+                push(&mut self.value[at], p * g, p * r * g.abs(), self.over_queries);
+                self.value_squares[at] += (p * g).powi(2);
             }
             for e in 0..dim {
                 let (q, k) = (f64::from(q[e]), f64::from(k[e]));
@@ -114,8 +137,11 @@ impl Part {
                 let error = scale * ds.tolerance;
                 push(&mut dq[e], sized * k, error * k.abs(), self.over_keys);
                 push(&mut self.key[row * dim + e], sized * q, error * q.abs(), self.over_queries);
+                dq_squares[e] += (sized * k).powi(2);
+                self.key_squares[row * dim + e] += (sized * q).powi(2);
             }
         }
+        allow_halves(shape, &mut dq, &dq_squares);
         self.query.extend(dq);
     }
 }

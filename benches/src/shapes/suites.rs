@@ -68,10 +68,11 @@ fn decode() -> Vec<Shape> {
 fn train() -> Vec<Shape> {
     let plain = |sizes| Shape::square(Suite::Train, sizes);
     let mut shapes = Vec::new();
-    shapes.extend(both_ways(plain([1, 8, 1024, 64])));
-    shapes.push(causal(plain([1, 8, 2048, 64])));
-    shapes.extend(both_ways(plain([8, 12, 128, 32])));
+    for sizes in [[1, 8, 1024, 64], [1, 8, 4096, 64], [1, 8, 2048, 128], [8, 12, 128, 32]] {
+        shapes.extend(both_ways(plain(sizes)));
+    }
     shapes.push(causal(Shape { kv_heads: 2, ..plain([1, 8, 1024, 64]) }));
     shapes.push(causal(plain([2, 5, 333, 80])));
+    shapes.extend(both_ways(Shape { dtype: Dtype::Bf16, ..plain([1, 8, 4096, 64]) }));
     shapes
 }

@@ -31,13 +31,14 @@ struct Units {
     accumulation: f64,
     /// Of the tensors' type where it is narrower than the accumulation type, else 0.
     stored: f64,
-    /// Of the weights as they multiply values, where that is not the accumulation type.
+    /// Of the weights as they multiply values, and of their gradients as they multiply queries and keys, where that is not the
+    /// accumulation type.
     weights: f64,
     /// What a result near 0 may lose to underflow.
     floor: f64,
 }
 
-/// In what weights multiply values.
+/// In what weights multiply values, and gradients by scores queries and keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Products {
     /// In the accumulation type.

@@ -63,8 +63,7 @@ impl Engine {
             kernel => {
                 let mut target = Target::new(flex().ok_or_else(|| not_built(name, "flex"))?);
                 target.forward = Some(kernel);
-                // The CPU kernels have no backward pass: gradients are the binding's choice there.
-                target.backward = (kernel == "composite").then_some(kernel);
+                target.backward = Some(kernel);
                 Kind::Tensors(target)
             }
         };

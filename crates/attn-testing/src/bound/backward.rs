@@ -111,9 +111,9 @@ impl<'a> Sums<'a> {
         let delta = delta(units, grad_out, out);
         for pair in &row.pairs {
             let key = row.key(problem, pair);
-            // `w·dOut`, where the output's gradient is stored in the tensors' type.
+            // `w·dOut`, where the output's gradient is stored in the tensors' type, and the weight is rounded where it is as it multiplies.
             let weight = pair.weight;
-            let stored = Bounded { error: weight.error + weight.value * units.stored, ..weight };
+            let stored = Bounded { error: weight.error + weight.value * (units.stored + units.weights), ..weight };
             self.value.add_row(key * dim, stored, grad_out);
             let by_weight = dot(units, grad_out, &problem.inputs.value[key * dim..][..dim]);
             self.add_pair(problem, units, row, pair, times(units, weight, minus(units, by_weight, delta)));
@@ -144,6 +144,8 @@ impl<'a> Sums<'a> {
         let scale = problem.spec.scale.unwrap_or(1.0 / (d as f64).sqrt());
         let scale = Bounded { value: scale, error: u * scale.abs() };
         let grad = times(units, times(units, grad, pair.slope), scale);
+        // Where weights are rounded as they multiply values, so are these as they multiply queries and keys.
+        let grad = Bounded { error: grad.error + units.weights * grad.value.abs(), ..grad };
         let (query, key) = (row.query(problem) * d, row.key(problem, pair) * d);
         self.query.add_row(query, grad, &problem.inputs.key[key..][..d]);
         self.key.add_row(key, grad, &problem.inputs.query[query..][..d]);

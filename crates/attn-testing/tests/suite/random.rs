@@ -91,6 +91,26 @@ fn cpu_paths_in_bf16() {
 }
 
 #[test]
+fn cpu_paths_with_gradients_in_f32() {
+    engines_agree(&PATHS, FloatDType::F32, 2000, true);
+}
+
+#[test]
+fn cpu_paths_with_gradients_in_f64() {
+    engines_agree(&PATHS, FloatDType::F64, 1000, true);
+}
+
+#[test]
+fn cpu_paths_with_gradients_in_f16() {
+    engines_agree(&PATHS, FloatDType::F16, 1000, true);
+}
+
+#[test]
+fn cpu_paths_with_gradients_in_bf16() {
+    engines_agree(&[&["cpu-avx512-bf16"][..], &PATHS].concat(), FloatDType::BF16, 1000, true);
+}
+
+#[test]
 fn composite_with_gradients_in_f32() {
     engines_agree(&["composite"], FloatDType::F32, 2000, true);
 }
