@@ -12,7 +12,7 @@ use crate::shapes::{Dtype, Shape, Suite};
 const PEERS_HALVES: f64 = 4.0;
 
 /// Compares an outcome with what is expected: the largest error as a share of its bound. A peer may answer what it likes for a query
-/// that sees nothing, and outside the rows that are expected; its gradients of half types may be off by [`PEERS_HALVES`] bounds.
+/// that sees nothing, and outside the rows that are expected; its gradients of half types may be off by four bounds.
 ///
 /// # Errors
 /// Where a number is off by more than its bound or is no finite number, the tensor, place, and both numbers.

@@ -1,8 +1,8 @@
 //! Attention kernels for CPUs, on slices and strides.
 //!
 //! [`forward`] computes one [`Attention`] problem with the instruction set that the caller names ([`Isa::detect`] gives
-//! the fastest one of this machine), [`backward`] its gradients (`backward/mod.rs` tells how). Inputs are strided [`View`]s that are never copied as a whole. The crate knows nothing
-//! of tensors; bindings lend it their memory.
+//! the fastest one of this machine), [`backward`] its gradients (`backward/mod.rs` tells how). Inputs are strided [`View`]s that
+//! are never copied as a whole. The crate knows nothing of tensors; bindings lend it their memory.
 //!
 //! ```
 //! use attn_cpu::{Attention, Band, Isa, View, forward};
