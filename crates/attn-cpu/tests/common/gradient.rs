@@ -2,7 +2,7 @@
 
 use attn_cpu::{Element, Gradients, Isa, Upstream, View, Wanted, backward};
 
-use super::{Array, Dims, Lay, Owned, Random, Real, affine_slope, exact_sum, indices};
+use super::{Array, Dims, Lay, Oracle, Owned, Random, Real, affine_slope, exact_sum, indices};
 
 /// A problem with what came from above.
 #[derive(Debug, Clone)]
@@ -107,7 +107,10 @@ impl<T: Real> Above<T> {
 
     /// Output and LSE of a forward pass.
     pub fn given(&self) -> Given<T> {
-        let oracle = self.owned.oracle();
+        Self::rounded(&self.owned.oracle())
+    }
+
+    fn rounded(oracle: &Oracle) -> Given<T> {
         Given {
             out: oracle.out.iter().map(|x| T::of(*x)).collect(),
             lse: oracle.lse.iter().map(|x| T::accum(*x)).collect(),
@@ -131,6 +134,11 @@ impl<T: Real> Above<T> {
 
     /// The right gradients. `pairs`: where weights and gradients by scores are rounded to elements as they are multiplied.
     pub fn oracle(&self, pairs: bool) -> Answer {
+        self.oracle_from(&self.owned.oracle(), pairs)
+    }
+
+    /// The same from the right outputs.
+    fn oracle_from(&self, forward: &Oracle, pairs: bool) -> Answer {
         let Dims { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim } = self.owned.dims;
         let owned = &self.owned;
         let group = heads.checked_div(kv_heads).unwrap_or(1);
@@ -146,7 +154,6 @@ impl<T: Real> Above<T> {
             table: Judged::zeros(table_shape.iter().product()),
             sinks: Judged::zeros(heads),
         };
-        let forward = owned.oracle();
         // Sums in f32 of up to so many terms, by blocks.
         let steps = round * (8.0 + ((query_len * group).max(key_len) as f64).sqrt());
         for [b, h, i, _] in indices([batch, heads, query_len, 1]) {
@@ -156,14 +163,17 @@ impl<T: Real> Above<T> {
             let grad_lse = self.grad_lse.as_ref().map_or(0.0, |grad| grad[row]);
             let out = |e: usize| forward.out[row * value_dim + e];
             let delta = exact_sum((0..value_dim).map(|e| grad_out(e) * out(e)));
-            let size = exact_sum((0..value_dim).map(|e| (grad_out(e) * out(e)).abs()));
+            let size: f64 = (0..value_dim).map(|e| (grad_out(e) * out(e)).abs()).sum();
             let shift = delta - grad_lse;
             let value_steps = round * (4.0 + (value_dim as f64).sqrt());
+            let seen: Vec<_> = (0..key_len)
+                .filter(|j| owned.seen([b, h, i, *j]))
+                .filter_map(|j| Some((j, owned.score_and_way(b, h, g, i, j)?)))
+                .collect();
             // Of the output, which is rounded, or of the weights, whose errors are as large as those of the scores.
             let mut by_weights = 0.0;
-            for j in (0..key_len).filter(|j| owned.seen([b, h, i, *j])) {
-                let Some((score, wrong)) = owned.score(b, h, g, i, j) else { continue };
-                let size: f64 = (0..value_dim).map(|e| (grad_out(e) * owned.value.get([b, g, j, e]).up()).abs()).sum();
+            for (j, (score, wrong, _)) in &seen {
+                let size: f64 = (0..value_dim).map(|e| (grad_out(e) * owned.value.get([b, g, *j, e]).up()).abs()).sum();
                 let wrong = wrong + 4.0 * round * (2.0 + lse.abs() + score.abs());
                 by_weights += (score - lse).exp() * size * (wrong + value_steps + steps);
             }
@@ -177,8 +187,7 @@ impl<T: Real> Above<T> {
                 let wrong = 4.0 * round * (1.0 + lse.abs() + sinks[h].up().abs());
                 answer.sinks.add(h, -weight * shift, weight * (shift_error + shift.abs() * (wrong + steps)));
             }
-            for j in (0..key_len).filter(|j| owned.seen([b, h, i, *j])) {
-                let Some((score, wrong, way)) = owned.score_and_way(b, h, g, i, j) else { continue };
+            for (j, (score, wrong, way)) in seen {
                 let weight = (score - lse).exp();
                 let wrong = wrong + 4.0 * round * (2.0 + lse.abs() + score.abs());
                 let weight_error = weight * (wrong + narrow) + T::SMALLEST;
@@ -189,7 +198,7 @@ impl<T: Real> Above<T> {
                 }
                 let value = |e| owned.value.get([b, g, j, e]).up();
                 let by_out = exact_sum((0..value_dim).map(|e| grad_out(e) * value(e)));
-                let size = exact_sum((0..value_dim).map(|e| (grad_out(e) * value(e)).abs()));
+                let size: f64 = (0..value_dim).map(|e| (grad_out(e) * value(e)).abs()).sum();
                 let change = weight * (by_out - shift);
                 let spread = by_out.abs() + shift.abs();
                 let error = weight * (size * value_steps + shift_error + 4.0 * round * spread)
@@ -287,10 +296,14 @@ impl<T: Real> Owned<T> {
 /// Checks the kernel of every instruction set, all gradients.
 pub fn check_gradients<T: Real>(above: &Above<T>) {
     let wanted = above.wanted();
-    let (given, wide, pairs) = (above.given(), above.oracle(false), above.oracle(true));
+    let forward = above.owned.oracle();
+    let (given, wide) = (Above::<T>::rounded(&forward), above.oracle_from(&forward, false));
+    // Rounded products: of bf16 alone, where the CPU has them.
+    let pairs =
+        (<T as Element>::NAME == "bf16" && Isa::Avx512Bf16.is_available()).then(|| above.oracle_from(&forward, true));
     for isa in Isa::available() {
         let found = above.run(&given, isa, wanted);
-        let answer = if isa == Isa::Avx512Bf16 && <T as Element>::NAME == "bf16" { &pairs } else { &wide };
+        let answer = pairs.as_ref().filter(|_| isa == Isa::Avx512Bf16).unwrap_or(&wide);
         if let Err(wrong) = answer.check(wanted, &found) {
             panic!("{} {} {:?}: {wrong}", T::NAME, isa.name(), above.owned.dims);
         }
