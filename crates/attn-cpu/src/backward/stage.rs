@@ -5,8 +5,8 @@ use super::run::{number, row_of, shift};
 use super::worker::Worker;
 use crate::element::{Element, Loads};
 use crate::kernel::ROWS;
-use crate::kernel::gradient::{Finite, PackRows};
-use crate::kernel::pack::{PackKeys, PackValues, Stage};
+use crate::kernel::gradient::Finite;
+use crate::kernel::pack::{PackKeys, PackRows, PackValues, Stage};
 use crate::math::Float;
 use crate::schedule::pieces;
 

@@ -371,14 +371,8 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
                 unsafe { S::enter(job) };
             }
             if last && !T::IS_WIDE {
-                let job = Finish::<S, T> {
-                    acc: to,
-                    factor: S::A::from_f64(1.0),
-                    count: dims.head_dim,
-                    out: self.task.query.wrapping_add(place),
-                };
-                // SAFETY: as above; nobody adds to this row any more.
-                unsafe { narrow_row(job) };
+                // SAFETY: as above; nobody adds to this row any more, and the gradient has as many elements.
+                unsafe { narrow_row(to, self.task.query.wrapping_add(place), dims.head_dim) };
             }
         }
     }
@@ -421,13 +415,13 @@ fn keep<S: Loads<T>, T: Element<Accum = S::A>>(
     }
 }
 
-/// Narrows accumulators that are not whole vectors, number by number.
+/// Narrows `count` accumulators, which need not be whole vectors.
 ///
 /// # Safety
-/// `acc` and `out` are valid for `count` numbers.
-unsafe fn narrow_row<S: Loads<T>, T: Element<Accum = S::A>>(job: Finish<S, T>) {
-    for i in 0..job.count {
+/// `from` and `to` are valid for as many.
+unsafe fn narrow_row<T: Element>(from: *const T::Accum, to: *mut T, count: usize) {
+    for i in 0..count {
         // SAFETY: the caller's word.
-        unsafe { *job.out.add(i) = T::narrow(*job.acc.add(i)) };
+        unsafe { *to.add(i) = T::narrow(*from.add(i)) };
     }
 }

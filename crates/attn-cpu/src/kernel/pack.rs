@@ -26,48 +26,102 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> Job<S> for PackValues
     unsafe fn run(self) {
         // SAFETY: `from` is valid for rows · count elements at its strides, `to` for whole rows of units.
         unsafe {
-            if S::PAIRS {
-                for row in (0..self.rows).step_by(2) {
-                    self.pair(row);
-                }
-                return;
-            }
-            for row in 0..self.rows {
+            for row in (0..self.rows).step_by(if S::PAIRS { 2 } else { 1 }) {
                 let from = self.from.add(row * self.row_stride);
-                let to = self.to.add(row * self.width);
-                widen_row::<S, T>(from, self.stride, self.count, to);
-                for i in self.count..self.width {
-                    *to.add(i) = S::A::default();
+                if S::PAIRS {
+                    let next = if row + 1 < self.rows { Some(from.add(self.row_stride)) } else { None };
+                    let to = (self.to.add(row / 2 * self.width), self.width);
+                    interleave::<S, T>(from, next, self.stride, self.count, to);
+                } else {
+                    whole_row::<S, T>(from, self.stride, self.count, (self.to.add(row * self.width), self.width));
                 }
             }
         }
     }
 }
 
-impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> PackValues<S, T> {
-    /// Interleaves rows `row` and `row + 1`.
+/// Brings rows of `count` elements into rows of `width` units: each widened, or two rows of bf16 interleaved, 0 beside the last of an odd
+/// number. What follows the last element of a row is 0.
+pub(crate) struct PackRows<'a, S: Simd, T> {
+    pub rows: &'a [*const T],
+    pub stride: usize,
+    pub count: usize,
+    pub to: *mut S::A,
+    pub width: usize,
+}
+
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> Job<S> for PackRows<'_, S, T> {
+    type Out = ();
+
     #[inline(always)]
-    unsafe fn pair(&self, row: usize) {
-        // SAFETY: as above; the second row is read only where it exists.
+    unsafe fn run(self) {
+        // SAFETY: each row is valid for `count` elements at the stride, `to` for whole rows of units.
         unsafe {
-            let from = self.from.add(row * self.row_stride);
-            let next = (row + 1 < self.rows).then(|| from.add(self.row_stride));
-            let to = self.to.add(row / 2 * self.width);
-            let zero = S::splat(S::A::default());
-            let mut i = 0;
-            if self.stride == 1 {
-                while i + S::LANES <= self.count {
-                    let high = next.map_or(zero, |next| S::load_from(next.add(i)));
-                    S::store(to.add(i), S::pair(S::load_from(from.add(i)), high));
-                    i += S::LANES;
+            if S::PAIRS {
+                for (unit, pair) in self.rows.chunks(2).enumerate() {
+                    let to = self.to.add(unit * self.width);
+                    interleave::<S, T>(pair[0], pair.get(1).copied(), self.stride, self.count, (to, self.width));
+                }
+                return;
+            }
+            for (row, from) in self.rows.iter().enumerate() {
+                whole_row::<S, T>(*from, self.stride, self.count, (self.to.add(row * self.width), self.width));
+            }
+        }
+    }
+}
+
+/// Two rows of bf16 as one of units.
+#[inline(always)]
+unsafe fn interleave<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default>(
+    from: *const T,
+    next: Option<*const T>,
+    stride: usize,
+    count: usize,
+    (to, width): (*mut S::A, usize),
+) {
+    // SAFETY: the rows are valid for `count` elements at the stride, `to` for `width` units, each of two elements.
+    unsafe {
+        let zero = S::splat(S::A::default());
+        let mut i = 0;
+        if stride == 1 {
+            while i + S::LANES <= count {
+                let high = match next {
+                    Some(next) => S::load_from(next.add(i)),
+                    None => zero,
+                };
+                S::store(to.add(i), S::pair(S::load_from(from.add(i)), high));
+                i += S::LANES;
+            }
+        }
+        for i in i..width {
+            let unit = to.add(i).cast::<T>();
+            let (mut low, mut high) = (T::default(), T::default());
+            if i < count {
+                low = *from.add(i * stride);
+                if let Some(next) = next {
+                    high = *next.add(i * stride);
                 }
             }
-            for i in i..self.width {
-                let element = |row: *const T| if i < self.count { *row.add(i * self.stride) } else { T::default() };
-                let unit = to.add(i).cast::<T>();
-                *unit = element(from);
-                *unit.add(1) = next.map_or(T::default(), element);
-            }
+            *unit = low;
+            *unit.add(1) = high;
+        }
+    }
+}
+
+/// One row widened, and 0 after its last element.
+#[inline(always)]
+unsafe fn whole_row<S: Loads<T>, T: Kernel<Wide = S::A> + Copy>(
+    from: *const T,
+    stride: usize,
+    count: usize,
+    (to, width): (*mut S::A, usize),
+) {
+    // SAFETY: `from` is valid for `count` elements at the stride, `to` for `width` accumulators.
+    unsafe {
+        widen_row::<S, T>(from, stride, count, to);
+        for i in count..width {
+            *to.add(i) = S::A::default();
         }
     }
 }
