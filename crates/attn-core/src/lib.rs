@@ -18,7 +18,7 @@
 //! s        ← −inf  where causal, window, kv_lens, mask or block mask hide
 //! lse(i)   = ln( Σ_j exp s(i, j)  [+ exp sink_h] )
 //! w(i, j)  = exp(s(i, j) − lse(i))
-//! out(i)   = Σ_j w(i, j) · v_j
+//! out(i)   = Σ_j w(i, j) · v_j                                  w times 0 or 1/(1 − p) if weights are dropped
 //! ```
 //!
 //! A row that sees nothing gives output 0 and LSE −inf (with a sink: the sink), and zero gradients. What is hidden has no
@@ -30,6 +30,7 @@
 //! | --- | --- |
 //! | the numbers and switches | [`AttentionSpec`], [`Mask`] |
 //! | a function of each score, of the caller's own | [`ScoreMod`] |
+//! | which weights are dropped in training | [`Dropout`] |
 //! | masks as expressions, whose empty blocks are skipped | [`MaskExpr`], [`BlockMask`] |
 //! | the tensors in and out | [`AttentionInputs`], [`AttentionOutputs`] |
 //! | what is checked, and the shapes after | [`Problem`], [`AttentionError`] |
@@ -42,6 +43,7 @@
 mod band;
 pub mod block_mask;
 pub mod composite;
+mod dropout;
 mod error;
 mod inputs;
 mod kernel;
@@ -56,6 +58,7 @@ mod spec;
 
 pub use band::{Band, Coverage};
 pub use block_mask::BlockMask;
+pub use dropout::Dropout;
 pub use error::AttentionError;
 pub use inputs::{AttentionInputs, AttentionOutputs, Gradients, Upstream, Wanted};
 pub use kernel::{AttentionKernel, Pass};

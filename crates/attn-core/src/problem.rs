@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn_backend::{DType, FloatDType};
 
-use crate::{AttentionError, AttentionSpec, Band, BlockMask, Pair, ScoreMod};
+use crate::{AttentionError, AttentionSpec, Band, BlockMask, Dropout, Pair, ScoreMod};
 
 /// Shape and element type of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub struct Problem {
     pub block_mask: Option<Arc<BlockMask>>,
     /// What becomes of each score before anything is hidden.
     pub score_mod: Option<ScoreMod>,
+    /// Which weights are dropped, of a probability above 0.
+    pub dropout: Option<Dropout>,
 }
 
 impl Problem {
@@ -147,6 +149,7 @@ impl Problem {
             sinks: per_head("sinks", inputs.sinks.as_ref(), heads)?,
             block_mask: blocks(inputs.block_mask, scores)?,
             score_mod: inputs.score_mod.cloned(),
+            dropout: spec.dropout.map(Dropout::check).transpose()?.filter(|dropout| dropout.probability > 0.0),
         })
     }
 
@@ -162,6 +165,11 @@ impl Problem {
         let reach = self.relative_bias.map_or(0, |[_, distances]| distances / 2);
         let steps = usize::try_from(distance.unsigned_abs()).unwrap_or(usize::MAX).min(reach);
         if distance < 0 { reach - steps } else { reach + steps }
+    }
+
+    /// The factor of the weight at `[b, h, i, j]` as it multiplies a value: 0 where it is dropped, else what dropout makes of 1.
+    pub fn dropout_factor(&self, place: [usize; 4]) -> f64 {
+        self.dropout.map_or(1.0, |dropout| if dropout.keeps(place) { dropout.scale() } else { 0.0 })
     }
 
     /// The pair at `[b, h, i, j]`, as functions of the caller see it.

@@ -106,6 +106,7 @@ pub fn forward(problem: &Problem, inputs: &HostInputs) -> Result<HostOutputs, At
         let mut out = vec![0.0; problem.value_dim];
         for (j, weight) in weights.iter().enumerate().filter(|(j, _)| scores[*j].is_some()) {
             let value = &inputs.value[(row.keys + j) * problem.value_dim..][..problem.value_dim];
+            let weight = weight * problem.dropout_factor([row.batch, row.head, row.row, j]);
             out.iter_mut().zip(value).for_each(|(out, value)| *out += weight * value);
         }
         outputs.out.extend(out);
@@ -117,8 +118,8 @@ pub fn forward(problem: &Problem, inputs: &HostInputs) -> Result<HostOutputs, At
 
 /// Computes the gradients of `Σ out · grad_out + Σ lse · grad_lse` by every input.
 ///
-/// With `w` the weights and `s` the scores: `dV = wᵀ·dOut`, `ds = w ∘ (dOut·Vᵀ − Σ_e dOut·out + dLse)`, and from `ds` through the
-/// chain of the contract, backwards. `grad_out` is `[B, H, Sq, E]`, `grad_lse` `[B, H, Sq]`.
+/// With `w` the weights, `k` their factors by dropout and `s` the scores: `dV = (k ∘ w)ᵀ·dOut`, `ds = w ∘ (k ∘ dOut·Vᵀ − Σ_e
+/// dOut·out + dLse)`, and from `ds` through the chain of the contract, backwards. `grad_out` is `[B, H, Sq, E]`, `grad_lse` `[B, H, Sq]`.
 ///
 /// # Errors
 /// As [`forward`]; also names `grad_out` and `grad_lse`, and `score_mod` where it has no slope.
@@ -163,11 +164,12 @@ fn backward_row(
     let sink = inputs.sinks.as_ref().map(|sinks| sinks[row.head]);
     let (lse, weights) = softmax(&scores, sink);
     let visible = || scores.iter().enumerate().filter_map(|(j, score)| Some((j, score.as_ref()?)));
-    let by_weight = |j: usize| dot(grad_out, &inputs.value[(row.keys + j) * e..][..e]);
+    let factor = |j: usize| problem.dropout_factor([row.batch, row.head, row.row, j]);
+    let by_weight = |j: usize| factor(j) * dot(grad_out, &inputs.value[(row.keys + j) * e..][..e]);
     let delta: f64 = visible().map(|(j, _)| weights[j] * by_weight(j)).sum();
     for (j, score) in visible() {
         let key = row.keys + j;
-        axpy(&mut gradients.value[key * e..][..e], weights[j], grad_out);
+        axpy(&mut gradients.value[key * e..][..e], factor(j) * weights[j], grad_out);
         let mut grad = weights[j] * (by_weight(j) - delta + grad_lse) * score.own_slope;
         if let (Some(bias), Some(grad_bias)) = (&inputs.bias, &mut gradients.bias) {
             grad_bias[bias.index([row.batch, row.head, row.row, j])] += grad;

@@ -1,4 +1,6 @@
-//! The numbers and switches of one attention: scale, softcap, causal, window, alignment.
+//! The numbers and switches of one attention: scale, softcap, causal, window, alignment, dropout.
+
+use crate::Dropout;
 
 /// How an attention computes and hides its scores, apart from any tensor.
 ///
@@ -23,6 +25,8 @@ pub struct AttentionSpec {
     pub window: Window,
     /// Where query 0 stands among the keys.
     pub alignment: Alignment,
+    /// Drops weights as they multiply values, after the softmax; for training.
+    pub dropout: Option<Dropout>,
 }
 
 /// A sliding window: query at position `p` sees keys `p − left ..= p + right`. `None` leaves that side open.
@@ -91,6 +95,12 @@ impl AttentionSpec {
     /// Sets where query 0 stands.
     pub fn with_alignment(mut self, alignment: Alignment) -> Self {
         self.alignment = alignment;
+        self
+    }
+
+    /// Drops weights with a probability in `[0, 1)`; the seed tells which.
+    pub fn with_dropout(mut self, probability: f64, seed: u64) -> Self {
+        self.dropout = Some(Dropout::new(probability, seed));
         self
     }
 }

@@ -137,5 +137,5 @@ pub use element::Element;
 pub use error::CpuError;
 pub use forward::{Computed, compute, forward, workspace_bytes};
 pub use isa::Isa;
-pub use problem::{Attention, Band, Blocks, Mask, ScoreMod};
+pub use problem::{Attention, Band, Blocks, Dropout, Mask, ScoreMod};
 pub use view::View;

@@ -155,6 +155,31 @@ impl fmt::Debug for ScoreMod<'_> {
     }
 }
 
+/// Which weights are dropped as they multiply values; the others are multiplied by `1 / (1 − probability)`.
+///
+/// The weight of key `j` for query `i` of head `h` and batch entry `b` is kept where word `j mod 4` of Philox4x32-10 (Salmon et al. 2011) at
+/// counter `(⌊j / 4⌋, i, h, b)` under the key `seed` is at least `probability · 2³²`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dropout {
+    /// In `[0, 1)`.
+    pub probability: f64,
+    /// The generator's key, its low half first.
+    pub seed: u64,
+}
+
+impl Dropout {
+    /// The factor of a weight that is kept.
+    pub(crate) fn scale(&self) -> f64 {
+        1.0 / (1.0 - self.probability)
+    }
+
+    /// The smallest word that keeps a weight.
+    pub(crate) fn threshold(&self) -> u32 {
+        // Saturates.
+        (self.probability * 2f64.powi(32)).round() as u32
+    }
+}
+
 /// One attention problem: `out = softmax(hide(bias + relative + alibi + softcap(scale · query · keyᵀ))) · value`.
 ///
 /// Axes: `B` batch, `H` heads, `G` kv_heads (`H` a multiple of `G`; head `h` reads key/value head `h / (H/G)`), `Sq`
@@ -191,6 +216,8 @@ pub struct Attention<'a, T> {
     /// What becomes of each score in the end. Not asked where a score is −∞ or outside the band; answers for what the blocks hide are
     /// not used.
     pub score_mod: Option<ScoreMod<'a>>,
+    /// Weights that are dropped. The LSE is that of all of them.
+    pub dropout: Option<Dropout>,
 }
 
 /// The lengths of all axes.
@@ -222,6 +249,7 @@ impl<'a, T: Element> Attention<'a, T> {
             sinks: None,
             blocks: None,
             score_mod: None,
+            dropout: None,
         }
     }
 }
@@ -261,6 +289,9 @@ impl<T: Element> Attention<'_, T> {
         }
         if let Some(cap) = self.softcap.filter(|cap| !(cap.is_finite() && *cap > 0.0)) {
             return Err(value_error("softcap", "a finite number above 0", cap));
+        }
+        if let Some(Dropout { probability, .. }) = self.dropout.filter(|own| !(0.0..1.0).contains(&own.probability)) {
+            return Err(value_error("dropout", "a probability in [0, 1)", probability));
         }
         length("bands", self.bands.len(), dims.batch)?;
         if let Some(band) = self.bands.iter().find(|band| band.keys > dims.key_len) {

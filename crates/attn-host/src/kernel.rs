@@ -6,7 +6,7 @@ use attn_core::{
     AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, BlockMask, Gradients, Pass, Polarity, Problem,
     Upstream, Wanted,
 };
-use attn_cpu::{Attention, Band, Blocks, Isa, Mask, ScoreMod};
+use attn_cpu::{Attention, Band, Blocks, Dropout, Isa, Mask, ScoreMod};
 use burn_backend::ops::FloatTensorOps as _;
 use burn_backend::tensor::{Device, FloatTensor};
 use burn_backend::{FloatDType, TensorData, TensorMetadata as _, bf16, f16};
@@ -208,6 +208,7 @@ fn with_attention<M: HostMemory, T: HostElement, R>(
         },
         sinks: sinks.as_deref(),
         blocks,
+        dropout: problem.dropout.map(|dropout| Dropout { probability: dropout.probability, seed: dropout.seed }),
         score_mod: value_of.as_ref().map(|value| match &slope_of {
             Some(slope) => ScoreMod::new(value).with_slope(slope),
             None => ScoreMod::new(value),

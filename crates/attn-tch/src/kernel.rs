@@ -155,6 +155,9 @@ fn supports(device: &LibTorchDevice, problem: &Problem, pass: Pass) -> Result<()
     if problem.score_mod.is_some() {
         return refuse("LibTorch's fused kernels know no function of the scores");
     }
+    if problem.dropout.is_some() {
+        return refuse("LibTorch's fused kernels drop other weights than the contract's");
+    }
     if problem.block_mask.is_some() {
         return refuse(
             "LibTorch's fused kernels know masks by blocks only as a mask over all pairs, which skips nothing",

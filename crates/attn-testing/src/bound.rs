@@ -8,7 +8,7 @@
 //! score s                    that, times |scale|, through softcap's slope, plus u times what each addition carries
 //! p = exp(s − m)             relative: error of s + u·(|s| + 2·|s − m|) + 4u
 //! l = Σ p                    relative: Σ w·(that of p) + g(n)·u
-//! weight, lse, out           from these; out once more t·|out|, since it is stored, and t·Σ w·|v| where weights are rounded first
+//! weight, lse, out           from these, weights times the factor of dropout for out; out once more t·|out|, since it is stored, and t·Σ w·|v| where weights are rounded first
 //! gradients                  the same rules through the backward's formulas, where the output and its gradient come stored in
 //!                            the tensors' type; the parts by out and by lse are stored, added, and stored again
 //! ```
@@ -78,6 +78,13 @@ impl Units {
 struct Bounded {
     value: f64,
     error: f64,
+}
+
+/// The product of two numbers.
+fn times(units: &Units, a: Bounded, b: Bounded) -> Bounded {
+    let value = a.value * b.value;
+    let error = a.value.abs() * b.error + b.value.abs() * a.error + a.error * b.error;
+    Bounded { value, error: error + 2.0 * units.accumulation * value.abs() }
 }
 
 /// Bounds of every element of the answer, each in the place of what it bounds.

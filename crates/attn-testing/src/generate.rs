@@ -5,7 +5,7 @@
 
 mod recipe;
 
-use attn_core::{Alignment, AttentionSpec, Polarity, Window};
+use attn_core::{Alignment, AttentionSpec, Dropout, Polarity, Window};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -97,7 +97,7 @@ fn length() -> impl Strategy<Value = usize> {
     ]
 }
 
-/// Scale, softcap, causal, window and alignment.
+/// Scale, softcap, causal, window, alignment and dropout.
 pub fn specs() -> impl Strategy<Value = AttentionSpec> {
     let scale = prop_oneof![4 => Just(None), 1 => Just(Some(0.0)), 2 => (-0.5f64..0.5).prop_map(Some)];
     let softcap = prop_oneof![3 => Just(None), 1 => (0.2f64..40.0).prop_map(Some)];
@@ -108,13 +108,17 @@ pub fn specs() -> impl Strategy<Value = AttentionSpec> {
         3 => (-40i64..200).prop_map(Alignment::Offset),
         1 => select(&[i64::MIN, i64::MAX, -(1 << 40), 1 << 40][..]).prop_map(Alignment::Offset),
     ];
-    (scale, softcap, any::<bool>(), side(), side(), alignment).prop_map(
-        |(scale, softcap, causal, left, right, alignment)| AttentionSpec {
+    let probability = prop_oneof![1 => Just(0.0), 6 => 0.01f64..0.9, 1 => Just(0.999)];
+    let dropout = (probability, any::<u64>()).prop_map(|(probability, seed)| Dropout::new(probability, seed));
+    let dropout = proptest::option::weighted(0.2, dropout);
+    (scale, softcap, any::<bool>(), side(), side(), alignment, dropout).prop_map(
+        |(scale, softcap, causal, left, right, alignment, dropout)| AttentionSpec {
             scale,
             softcap,
             causal,
             window: Window { left, right },
             alignment,
+            dropout,
         },
     )
 }

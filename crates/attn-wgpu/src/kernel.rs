@@ -139,6 +139,9 @@ fn supports(kernel: Cube, device: &CubeDevice, problem: &Problem, pass: Pass) ->
     if problem.score_mod.is_some() {
         return refuse("a function of the scores runs on the host");
     }
+    if problem.dropout.is_some() {
+        return refuse("it drops no weights");
+    }
     if problem.block_mask.is_some() && kernel != Cube::Rows {
         return refuse("it knows no masks by blocks");
     }

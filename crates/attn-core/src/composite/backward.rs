@@ -114,7 +114,8 @@ impl<'a, B: Backend> Backward<'a, B> {
             && let Some(grad_out) = &self.grad_out
         {
             let visible = grad_out.is_poisoned().then(|| context.visible(&weights, &scores.hidden));
-            add::<B>(&mut sums.value[at_keys], self.transposed_product(weights.clone(), visible, grad_out, tile));
+            let dropped = context.dropped(weights.clone(), tile);
+            add::<B>(&mut sums.value[at_keys], self.transposed_product(dropped, visible, grad_out, tile));
         }
         let Some(mut grad) = self.grad_scores(&scores, weights, tile, whole) else { return };
         if let (Some(function), Some(before)) = (&context.problem.score_mod, &scores.unmodified) {
@@ -150,7 +151,7 @@ impl<'a, B: Backend> Backward<'a, B> {
         }
     }
 
-    /// `p ∘ (dOut·Vᵀ − δ + dLse)`, 0 where hidden; `None` where it is zero throughout.
+    /// `p ∘ (dOut·Vᵀ − δ + dLse)`, 0 where hidden; `None` where it is zero throughout. Dropout multiplies `dOut·Vᵀ` as it does the weights.
     ///
     /// Where the tile is all that its rows see, `δ = Σ_j p·(dOut·Vᵀ)` is taken from the very products it is subtracted from: where
     /// one weight is 1, the difference is then exactly 0, and not a rounding error that a large key magnifies.
@@ -166,7 +167,7 @@ impl<'a, B: Backend> Backward<'a, B> {
             let kv_heads = context.kv_heads(&tile.heads).len();
             let value = transposed::<B>(context.keys_of(&context.inputs.value, tile));
             let grad_out = grouped::<B>(context.rows_of(grad_out.raw(), tile), kv_heads);
-            ungrouped::<B>(product::<B>(grad_out, value), tile.heads.len())
+            context.dropped(ungrouped::<B>(product::<B>(grad_out, value), tile.heads.len()), tile)
         });
         let rows = |tensor: &Option<FloatTensor<B>>| tensor.as_ref().map(|tensor| context.rows_of(tensor, tile));
         let delta = match &by_out {

@@ -287,6 +287,22 @@ impl<'a, B: Backend> Context<'a, B> {
         B::float_div(weights, fill::<B>(sum, nothing, 1.0))
     }
 
+    /// Weights of a tile, or gradients by them, times the factors by which dropout takes them.
+    pub fn dropped(&self, weights: FloatTensor<B>, tile: &Tile) -> FloatTensor<B> {
+        let Some(dropout) = self.problem.dropout else { return weights };
+        let mut factors: Vec<f64> = Vec::new();
+        for batch in 0..self.problem.batch {
+            for head in tile.heads.clone() {
+                for row in tile.rows.clone() {
+                    factors.extend(dropout.factors([batch, head, row], tile.keys.clone()));
+                }
+            }
+        }
+        let data = TensorData::new(factors, super::ops::dims(&weights));
+        let data = data.convert_dtype(burn_backend::DType::from(self.accumulation));
+        B::float_mul(weights, B::float_from_data(data, &self.device))
+    }
+
     /// 1 where a tile is visible, 0 where hidden, shaped as `like`.
     pub fn visible(&self, like: &FloatTensor<B>, hidden: &[BoolTensor<B>]) -> FloatTensor<B> {
         let ones = B::float_ones(like.shape(), &self.device, self.accumulation);

@@ -108,6 +108,7 @@ fn step<B: Backend>(context: &Context<'_, B>, value: &Factor<B>, tile: &Tile, so
         _ => {
             let kv_heads = context.kv_heads(&tile.heads).len();
             let value = value.map(|value| context.keys_of(value, tile));
+            let weights = context.dropped(weights, tile);
             let product = value.product(grouped::<B>(weights, kv_heads), visible.map(|v| grouped::<B>(v, kv_heads)));
             B::float_add(B::float_mul(softmax.values, rescale), ungrouped::<B>(product, tile.heads.len()))
         }

@@ -25,6 +25,10 @@
 //! `dS = p ∘ (dOut·Vᵀ − δ + dLse)`, `dV += pᵀ·dOut`, then through bias, ALiBi, softcap and scale,
 //! `dQ += dS·K`, `dK += dSᵀ·Q`.
 //!
+//! # Dropout
+//!
+//! Its factors are made on the host, a tile at a time, and multiply `p` as it meets `V` and `dOut`, and `dOut·Vᵀ`.
+//!
 //! # Products in f32
 //!
 //! Burn's CUDA backend multiplies f32 with 11 of its 24 bits. There a product is the sum of three, of factors cut in two
@@ -113,6 +117,8 @@ const TILE_MIN_ROWS: usize = 16;
 const TILE_COPIES: (u64, u64) = (6, 10);
 /// More of them where scores go to the host and back, as f64: by their function, and its slope.
 const HOST_COPIES: u64 = 8;
+/// More of them where weights are dropped: factors on the host as f64, on the device, and what they multiply.
+const DROPOUT_COPIES: u64 = 4;
 /// More of them where there is a bias by relative position: the diagonals' copies, sheared and cut.
 const RELATIVE_COPIES: u64 = 3;
 
@@ -149,5 +155,6 @@ fn workspace_bytes(problem: &Problem, pass: Pass) -> u64 {
     };
     let copies = if problem.score_mod.is_some() { copies + HOST_COPIES } else { copies };
     let copies = if problem.relative_bias.is_some() { copies + RELATIVE_COPIES } else { copies };
+    let copies = if problem.dropout.is_some() { copies + DROPOUT_COPIES } else { copies };
     element * (tile * copies + rows_copies + keys_copies + whole)
 }

@@ -22,7 +22,7 @@ const SHORT_KEYS: usize = 128;
 const ENOUGH_ITEMS: usize = 32;
 
 /// Parts of a worker's own room.
-pub(super) const PARTS: usize = 19;
+pub(super) const PARTS: usize = 20;
 
 /// How the gradient by a bias is summed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +179,7 @@ impl Cut {
             tile,
             strip,
             if pairs { strip } else { 0 },
+            strip,
             strip,
             strip,
             self.block_rows.saturating_mul(self.head_width),

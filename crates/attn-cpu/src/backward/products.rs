@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use super::room::Part;
 use super::worker::Worker;
 use crate::element::{Element, Loads};
+use crate::kernel::gradient::Drop;
 use crate::kernel::tile::{self, Columns, Queries, Tile, Weights};
 use crate::kernel::{ROWS, STRIDE};
 use crate::math::Float;
@@ -43,6 +44,28 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
             // SAFETY: the panel holds `end - column` values from `inside` on; staged gradients and dP have six rows.
             unsafe { tile::run(span.rows, (end - column) / S::LANES, &tile) };
             column = end;
+        }
+    }
+
+    /// Where the factors of dropout of a span lie; null where nothing is dropped.
+    pub(super) fn kept(&mut self, span: Span) -> *const S::A {
+        match self.task.problem.dropout {
+            Some(_) => self.room.at(Part::Kept, span.columns.0),
+            None => std::ptr::null(),
+        }
+    }
+
+    /// Finds the factors of dropout of a span, and multiplies `dP` by them.
+    pub(super) fn drop(&mut self, span: Span) {
+        let kept = self.kept(span).cast_mut();
+        let Some(dropout) = self.task.problem.dropout else { return };
+        // SAFETY: the part has a STRIDE for each row of a strip, and the columns lie in it.
+        unsafe { self.scorer.write_factors(self.block, span, dropout, S::A::from_f64(dropout.scale()), kept) };
+        let by_out = self.by_out(span).cast_mut();
+        if !by_out.is_null() {
+            let vectors = (span.columns.1 - span.columns.0) / S::LANES;
+            // SAFETY: as above, of both.
+            unsafe { S::enter(Drop::<S> { by_out, kept, rows: span.rows, vectors }) };
         }
     }
 

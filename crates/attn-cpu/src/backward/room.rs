@@ -42,6 +42,8 @@ pub(super) enum Part {
     Capped,
     /// A strip's scores before the caller's function.
     Before,
+    /// Factors of dropout of a strip, `[ROWS, STRIDE]`.
+    Kept,
     /// What the block gives to dQ of the tile, `[rows, head_width]`.
     GradQuery,
     /// `LSE · log₂e` of each row.

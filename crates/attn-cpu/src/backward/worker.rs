@@ -181,6 +181,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         for part in parts {
             self.scores(*part);
             self.multiply_values(*part);
+            self.drop(*part);
         }
         let ready = self.normalise(span, parts);
         for part in parts {
@@ -256,6 +257,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             weights: self.room.at(Part::Weights, self.task.cut.units(span.row) * STRIDE + span.columns.0),
             changes,
             mark: self.careful,
+            kept: self.kept(span),
         };
         // SAFETY: the columns lie in the block, the rows in the tile, and all parts have a STRIDE for each of them.
         unsafe { S::enter(weigh) };
@@ -381,10 +383,10 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
     fn write(&mut self) {
         let (cut, dims) = (self.task.cut, self.task.dims);
         let scale = S::A::from_f64(self.task.problem.scale);
-        let one = S::A::from_f64(1.0);
+        let kept = S::A::from_f64(self.task.problem.dropout.map_or(1.0, |dropout| dropout.scale()));
         let gradients = [
             (self.task.key, Part::GradKey, cut.head_width, dims.head_dim, scale),
-            (self.task.value, Part::GradValue, cut.value_width, dims.value_dim, one),
+            (self.task.value, Part::GradValue, cut.value_width, dims.value_dim, kept),
         ];
         for (to, part, width, count, factor) in gradients {
             if to.is_null() || count == 0 {

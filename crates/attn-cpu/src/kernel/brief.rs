@@ -138,6 +138,8 @@ pub(crate) struct Weigh<S: Simd> {
     pub rows: usize,
     pub count: usize,
     pub unit: S::A,
+    /// Factors of the weights as they are written, a vector a row, rows [`STRIDE`] apart. Null: 1.
+    pub kept: *const S::A,
 }
 
 impl<S: Simd> Job<S> for Weigh<S> {
@@ -159,7 +161,11 @@ impl<S: Simd> Job<S> for Weigh<S> {
                 let max = S::reduce_max(S::max(scores, hidden)) * self.unit;
                 let base = if max == S::A::NEG_INFINITY { S::A::ZERO } else { max };
                 let weights = exp2::<S>(S::fma(scores, unit, S::splat(-base)));
-                S::store(row.add(S::LANES), weights);
+                let written = match self.kept.is_null() {
+                    true => weights,
+                    false => S::mul(weights, S::load(self.kept.add(r * STRIDE))),
+                };
+                S::store(row.add(S::LANES), written);
                 *out = (max, S::reduce_add(weights));
             }
         }

@@ -8,6 +8,8 @@
 //! divided by their own sum, and `shift = Σ P·dP − dLse` (`Exponents`, `Divide`). An LSE of 1000 in f32 is off by 3e-5, and so
 //! would be each weight.
 //!
+//! Dropout multiplies `dP` by its factors before all this (`Drop`), and sets `P` to 0 as it is written where they are 0.
+//!
 //! Where products are of pairs of bf16, both are rounded to units of two rows, and dS to units of two keys besides: as the products of
 //! this pass take them.
 
@@ -87,6 +89,34 @@ impl<S: Simd> Job<S> for Divide<S> {
     }
 }
 
+/// `dP` times the factors of dropout.
+pub(crate) struct Drop<S: Simd> {
+    /// `[rows, vectors · LANES]`, rows [`STRIDE`] apart.
+    pub by_out: *mut S::A,
+    /// Likewise.
+    pub kept: *const S::A,
+    pub rows: usize,
+    pub vectors: usize,
+}
+
+impl<S: Simd> Job<S> for Drop<S> {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: the fields' own promises.
+        unsafe {
+            for r in 0..self.rows {
+                for v in 0..self.vectors {
+                    let at = r * STRIDE + v * S::LANES;
+                    let to = self.by_out.add(at);
+                    S::store(to, S::mul(S::load(to), S::load(self.kept.add(at))));
+                }
+            }
+        }
+    }
+}
+
 /// A strip's scores and what comes of them. Rows of everything are [`STRIDE`] apart.
 pub(crate) struct Weigh<S: Simd> {
     /// `[rows, vectors · LANES]`, hidden ones −∞; weights, hidden ones [`HIDDEN`], in rows that are ready.
@@ -108,6 +138,8 @@ pub(crate) struct Weigh<S: Simd> {
     pub changes: *mut S::A,
     /// Whether hidden weights are to be [`HIDDEN`].
     pub mark: bool,
+    /// Factors of dropout, laid out as the scores: weights whose factor is 0 are written as 0. Null: all are kept.
+    pub kept: *const S::A,
 }
 
 impl<S: Simd> Job<S> for Weigh<S> {
@@ -182,6 +214,11 @@ impl<S: Simd> Weigh<S> {
             let by_out = if self.by_out.is_null() { zero } else { S::load(self.by_out.add(at)) };
             let change = S::mul(weight, S::sub(by_out, S::splat(*self.shift.add(r))));
             S::store(self.changes.add(at), S::select(hidden, zero, change));
+            let weight = if self.kept.is_null() {
+                weight
+            } else {
+                S::select(S::equal(S::load(self.kept.add(at)), zero), zero, weight)
+            };
             let other = if self.mark { S::splat(S::A::from_f64(HIDDEN)) } else { zero };
             S::select(hidden, other, weight)
         }

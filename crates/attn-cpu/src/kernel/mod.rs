@@ -2,6 +2,7 @@
 
 pub(crate) mod brief;
 pub(crate) mod dot;
+pub(crate) mod dropout;
 pub(crate) mod finish;
 pub(crate) mod gradient;
 pub(crate) mod lying;

@@ -8,7 +8,7 @@
 //!     sum = factor · sum + Σ weights
 //! ```
 //! `M` is kept in base 2, so weights of every block refer to exactly the same maximum. A score of −∞ gives a weight of
-//! 0; a row that has seen nothing yet keeps `M = −∞` and works with 0 in its place.
+//! 0; a row that has seen nothing yet keeps `M = −∞` and works with 0 in its place. Dropout takes weights once they are in the sum.
 
 use crate::kernel::ROWS;
 use crate::math::{Float, exp2};
@@ -44,6 +44,8 @@ pub(crate) struct Softmax<S: Simd> {
     pub sum: *mut S::A,
     /// `[ROWS]`: out, the factor that rescales what was accumulated so far.
     pub factor: *mut S::A,
+    /// Factors of the weights as they are written, laid out as the scores. Null: 1.
+    pub kept: *const S::A,
 }
 
 impl<S: Simd> Job<S> for Softmax<S> {
@@ -58,10 +60,13 @@ impl<S: Simd> Job<S> for Softmax<S> {
                 *base = S::splat(self.maximum(r));
             }
             for (r, base) in base.iter().enumerate().take(self.rows) {
-                match self.written {
-                    Written::Pairs if S::PAIRS => self.weigh::<true, false>(r, *base),
-                    Written::Rounded if S::PAIRS => self.weigh::<false, true>(r, *base),
-                    _ => self.weigh::<false, false>(r, *base),
+                match (self.written, self.kept.is_null()) {
+                    (Written::Pairs, true) if S::PAIRS => self.weigh::<true, false, false>(r, *base),
+                    (Written::Pairs, false) if S::PAIRS => self.weigh::<true, false, true>(r, *base),
+                    (Written::Rounded, true) if S::PAIRS => self.weigh::<false, true, false>(r, *base),
+                    (Written::Rounded, false) if S::PAIRS => self.weigh::<false, true, true>(r, *base),
+                    (_, true) => self.weigh::<false, false, false>(r, *base),
+                    (_, false) => self.weigh::<false, false, true>(r, *base),
                 }
             }
         }
@@ -106,7 +111,7 @@ impl<S: Simd> Softmax<S> {
     /// Turns row `r`'s scores into weights and adds them to its sum. With `PAIRS` and with `ROUNDED`, weights are rounded to bf16 after they
     /// were added. With `PAIRS` two vectors of them become one, which never overtakes the scores still to be read.
     #[inline(always)]
-    unsafe fn weigh<const PAIRS: bool, const ROUNDED: bool>(&self, r: usize, base: S::V) {
+    unsafe fn weigh<const PAIRS: bool, const ROUNDED: bool, const DROPS: bool>(&self, r: usize, base: S::V) {
         // SAFETY: `r` is a row, and every vector touched lies in it.
         unsafe {
             let row = self.scores.add(r * self.stride);
@@ -117,13 +122,19 @@ impl<S: Simd> Softmax<S> {
             sum[0] = S::mul(S::load(to), S::splat(*self.factor.add(r)));
             let mut vector = 0;
             while vector + UNROLL <= self.vectors {
-                let weights = Self::weights(row.add(vector * S::LANES), UNROLL, (unit, minus), &mut sum);
+                let mut weights = Self::weights(row.add(vector * S::LANES), UNROLL, (unit, minus), &mut sum);
+                if DROPS {
+                    self.drop(r, vector, &mut weights);
+                }
                 Self::write::<PAIRS, ROUNDED>(row, vector, &weights);
                 vector += UNROLL;
             }
             if vector < self.vectors {
                 let left = self.vectors - vector;
-                let weights = Self::weights(row.add(vector * S::LANES), left, (unit, minus), &mut sum);
+                let mut weights = Self::weights(row.add(vector * S::LANES), left, (unit, minus), &mut sum);
+                if DROPS {
+                    self.drop(r, vector, &mut weights[..left]);
+                }
                 Self::write::<PAIRS, ROUNDED>(row, vector, &weights[..left]);
             }
             let sum = S::add(S::add(sum[0], sum[1]), S::add(sum[2], sum[3]));
@@ -147,6 +158,18 @@ impl<S: Simd> Softmax<S> {
                 sum[v] = S::add(sum[v], weights[v]);
             }
             weights
+        }
+    }
+
+    /// Multiplies the weights of vectors from `vector` on by their factors.
+    #[inline(always)]
+    unsafe fn drop(&self, r: usize, vector: usize, weights: &mut [S::V]) {
+        // SAFETY: the vectors lie in the row, and the factors as the scores.
+        unsafe {
+            let kept = self.kept.add(r * self.stride + vector * S::LANES);
+            for (v, weight) in weights.iter_mut().enumerate() {
+                *weight = S::mul(*weight, S::load(kept.add(v * S::LANES)));
+            }
         }
     }
 

@@ -17,7 +17,14 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
             let span = Span::new(row, ROWS.min(self.rows.len() - row), (0, some.1), S::LANES);
             self.brief_scores(span);
             self.brief_options(span, all);
-            self.brief_outputs(span);
+            let block = Block { start: 0, end: self.dims.key_len };
+            let one = Span { columns: (0, S::LANES), ..span };
+            match self.problem.dropout {
+                None => self.brief_outputs(span, std::ptr::null()),
+                Some(dropout) => {
+                    self.with_factors(block, one, dropout, |worker, kept| worker.brief_outputs(span, kept));
+                }
+            }
         }
     }
 
@@ -62,11 +69,11 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         self.hide_by_blocks(block, span);
     }
 
-    /// Softmax, LSE and outputs.
-    fn brief_outputs(&mut self, span: Span) {
+    /// Softmax, LSE and outputs. `kept`: what weights are multiplied by as they are written, a [`STRIDE`] a row. Null: 1.
+    fn brief_outputs(&mut self, span: Span, kept: *const S::A) {
         let (scores, rows, count) = (self.scratch.scores(0, 0), span.rows, span.keys.1);
-        // SAFETY: the scratch has six rows of scores and of weights.
-        let states = unsafe { S::enter(Weigh::<S> { scores, rows, count, unit: self.unit }) };
+        // SAFETY: the scratch has six rows of scores and of weights, and so have the factors.
+        let states = unsafe { S::enter(Weigh::<S> { scores, rows, count, unit: self.unit, kept }) };
         let mut factor = [S::A::ZERO; ROWS];
         let (mut values, mut out) = ([std::ptr::null(); ROWS], [self.out.out; ROWS]);
         for (r, (max, sum)) in states.into_iter().enumerate().take(rows) {

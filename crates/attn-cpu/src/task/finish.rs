@@ -99,9 +99,10 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         (max.to_f64(), sums.iter().map(|x| x.to_f64()).sum())
     }
 
-    /// A row's factor, 1 over the sum of its weights and its sink's, and its LSE.
+    /// A row's factor, 1 over the sum of its weights and its sink's (times that of weights that dropout keeps), and its LSE.
     fn weigh(&self, (max, sum): State, head: usize) -> (f64, f64) {
-        let factor = if sum == 0.0 { 0.0 } else { 1.0 / sum };
+        let kept = self.problem.dropout.map_or(1.0, |dropout| dropout.scale());
+        let factor = if sum == 0.0 { 0.0 } else { kept / sum };
         let sink = self.problem.sinks.map_or(f64::NEG_INFINITY, |sinks| sinks[head].widen().to_f64());
         if self.out.lse.is_none() && sink == f64::NEG_INFINITY {
             return (factor, 0.0);
@@ -112,6 +113,6 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         }
         let top = visible.max(sink);
         let lse = top + ((visible - top).exp() + (sink - top).exp()).ln();
-        (if sum == 0.0 { 0.0 } else { (visible - lse).exp() / sum }, lse)
+        (if sum == 0.0 { 0.0 } else { kept * (visible - lse).exp() / sum }, lse)
     }
 }

@@ -3,6 +3,7 @@
 mod blocks;
 mod brief;
 mod careful;
+mod dropout;
 mod finish;
 mod mask;
 mod products;
@@ -276,7 +277,10 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         }
         self.hide_some(block, span, |_| {});
         let hidden = self.careful.then(|| self.hidden(span));
-        self.softmax(span);
+        match self.problem.dropout {
+            None => self.softmax(span, std::ptr::null()),
+            Some(dropout) => self.with_factors(block, span, dropout, |worker, kept| worker.softmax(span, kept)),
+        }
         if self.dims.value_dim > 0 {
             match hidden {
                 None => self.accumulate(block, span),
@@ -367,7 +371,8 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         }
     }
 
-    fn softmax(&mut self, span: Span) {
+    /// `kept`: what weights are multiplied by as they are written, a [`STRIDE`] a row from the span's first column on. Null: 1.
+    fn softmax(&mut self, span: Span, kept: *const S::A) {
         let job = Softmax::<S> {
             scores: self.scratch.scores(0, span.columns.0),
             stride: STRIDE,
@@ -378,8 +383,9 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             max: self.scratch.max(span.row),
             sum: self.scratch.sum(span.row * S::LANES),
             factor: self.scratch.factor(),
+            kept,
         };
-        // SAFETY: the columns lie in the block, the rows in the task.
+        // SAFETY: the columns lie in the block, the rows in the task; the factors are laid out as the scores.
         unsafe { S::enter(job) };
     }
 }

@@ -173,7 +173,9 @@ impl<T: Real> Above<T> {
             // Of the output, which is rounded, or of the weights, whose errors are as large as those of the scores.
             let mut by_weights = 0.0;
             for (j, (score, wrong, _)) in &seen {
-                let size: f64 = (0..value_dim).map(|e| (grad_out(e) * owned.value.get([b, g, *j, e]).up()).abs()).sum();
+                let factor = owned.factor([b, h, i, *j]);
+                let value = |e| factor * owned.value.get([b, g, *j, e]).up();
+                let size: f64 = (0..value_dim).map(|e| (grad_out(e) * value(e)).abs()).sum();
                 let wrong = wrong + 4.0 * round * (2.0 + lse.abs() + score.abs());
                 by_weights += (score - lse).exp() * size * (wrong + value_steps + steps);
             }
@@ -191,12 +193,13 @@ impl<T: Real> Above<T> {
                 let weight = (score - lse).exp();
                 let wrong = wrong + 4.0 * round * (2.0 + lse.abs() + score.abs());
                 let weight_error = weight * (wrong + narrow) + T::SMALLEST;
+                let factor = owned.factor([b, h, i, j]);
                 for e in 0..value_dim {
                     let at = ((b * kv_heads + g) * key_len + j) * value_dim + e;
-                    let grad = grad_out(e);
+                    let grad = factor * grad_out(e);
                     answer.value.add(at, weight * grad, (weight_error + weight * steps) * grad.abs());
                 }
-                let value = |e| owned.value.get([b, g, j, e]).up();
+                let value = |e| factor * owned.value.get([b, g, j, e]).up();
                 let by_out = exact_sum((0..value_dim).map(|e| grad_out(e) * value(e)));
                 let size: f64 = (0..value_dim).map(|e| (grad_out(e) * value(e)).abs()).sum();
                 let change = weight * (by_out - shift);

@@ -1,10 +1,11 @@
 //! A plain oracle in f64, written from the contract alone, and random problems to judge the kernels by.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod dropout;
 pub mod gradient;
 pub mod random;
 
-use attn_cpu::{Attention, Band, Blocks, Element, Mask, ScoreMod, View};
+use attn_cpu::{Attention, Band, Blocks, Dropout, Element, Mask, ScoreMod, View};
 use half::{bf16, f16};
 
 /// What the tests need of an element type.
@@ -70,6 +71,7 @@ pub struct Owned<T> {
     pub affine: bool,
     pub sinks: Option<Vec<T>>,
     pub blocks: Option<OwnedBlocks>,
+    pub dropout: Option<Dropout>,
 }
 
 /// A mask by blocks, `[batch, heads, query_len, key_len]` with batch and heads 1 or full.
@@ -261,6 +263,7 @@ impl<T: Real> Owned<T> {
             sinks: None,
             blocks: None,
             affine: false,
+            dropout: None,
         }
     }
 
@@ -284,6 +287,7 @@ impl<T: Real> Owned<T> {
             blocks: self.blocks.as_ref().map(|blocks| {
                 Blocks::new(blocks.shape, &blocks.table, &blocks.patterns).expect("the test's own blocks are sound")
             }),
+            dropout: self.dropout,
             score_mod: self.affine.then(|| ScoreMod::new(&affine).with_slope(&|_, place| affine_slope(place))),
         }
     }
@@ -349,8 +353,10 @@ impl<T: Real> Owned<T> {
             lse_error: error + T::ACCUM_ROUND * (base + sum.ln()).abs(),
             ..RowAnswer::default()
         };
+        let factors = |j| self.factor([b, h, i, j]);
         for e in 0..self.dims.value_dim {
-            let values: Vec<f64> = scores.iter().map(|(j, _)| self.value.get([b, g, *j, e]).up()).collect();
+            let values: Vec<f64> =
+                scores.iter().map(|(j, _)| factors(*j) * self.value.get([b, g, *j, e]).up()).collect();
             let parts = || weights.iter().zip(&values).map(|(weight, value)| weight * value);
             let (total, size) = (exact_sum(parts()), exact_sum(parts().map(f64::abs)));
             // Weights below the smallest normal number count as 0.

@@ -1,6 +1,6 @@
 //! Random shapes, layouts and all options together.
 
-use attn_cpu::Band;
+use attn_cpu::{Band, Dropout};
 use proptest::prelude::*;
 
 use super::{Array, Dims, Lay, Owned, OwnedBlocks, Random, Real, few};
@@ -111,6 +111,9 @@ pub fn with_options<T: Real>(dims: Dims, seed: u64) -> Owned<T> {
         let shape = [batch, heads, dims.query_len, dims.key_len];
         let (patterns, sparse) = (random.below(4), half(&mut random));
         owned.blocks = Some(OwnedBlocks::random(shape, patterns, sparse, &mut random));
+    }
+    if random.below(3) == 0 {
+        owned.dropout = Some(Dropout { probability: [0.0, 0.1, 0.5, 0.9][random.below(4)], seed: random.next() });
     }
     owned
 }

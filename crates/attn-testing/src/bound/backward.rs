@@ -3,7 +3,7 @@
 use attn_core::reference::HostGradients;
 
 use super::forward::{Pair, Row};
-use super::{Bounded, Units};
+use super::{Bounded, Units, times};
 use crate::host::{HostProblem, HostUpstream, position_in};
 
 /// Sums of a gradient's elements: value, error so far, sum of magnitudes, number of terms.
@@ -112,10 +112,10 @@ impl<'a> Sums<'a> {
         for pair in &row.pairs {
             let key = row.key(problem, pair);
             // `w·dOut`, where the output's gradient is stored in the tensors' type, and the weight is rounded where it is as it multiplies.
-            let weight = pair.weight;
-            let stored = Bounded { error: weight.error + weight.value * (units.stored + units.weights), ..weight };
+            let (weight, dropped) = (pair.weight, pair.dropped(units));
+            let stored = Bounded { error: dropped.error + dropped.value * (units.stored + units.weights), ..dropped };
             self.value.add_row(key * dim, stored, grad_out);
-            let by_weight = dot(units, grad_out, &problem.inputs.value[key * dim..][..dim]);
+            let by_weight = times(units, dot(units, grad_out, &problem.inputs.value[key * dim..][..dim]), pair.kept);
             self.add_pair(problem, units, row, pair, times(units, weight, minus(units, by_weight, delta)));
         }
         if let Some(sinks) = &mut self.sinks {
@@ -214,10 +214,4 @@ fn delta(units: &Units, grad_out: &[f64], out: &[Bounded]) -> Bounded {
 fn minus(units: &Units, x: Bounded, delta: Bounded) -> Bounded {
     let magnitude = x.value.abs() + delta.value.abs();
     Bounded { value: x.value - delta.value, error: x.error + delta.error + 2.0 * units.accumulation * magnitude }
-}
-
-fn times(units: &Units, a: Bounded, b: Bounded) -> Bounded {
-    let value = a.value * b.value;
-    let error = a.value.abs() * b.error + b.value.abs() * a.error + a.error * b.error;
-    Bounded { value, error: error + 2.0 * units.accumulation * value.abs() }
 }

@@ -1,6 +1,6 @@
 //! Scores, weights, LSE and output of one row, each with a bound of its error.
 
-use super::{Bounded, Units};
+use super::{Bounded, Units, times};
 use crate::host::{HostProblem, position_in};
 
 /// A visible pair of query and key.
@@ -15,6 +15,15 @@ pub(super) struct Pair {
     pub own_slope: f64,
     /// `exp(score − lse)`.
     pub weight: Bounded,
+    /// What the weight is multiplied by as it multiplies a value: 1 without dropout.
+    pub kept: Bounded,
+}
+
+impl Pair {
+    /// The weight as it multiplies a value.
+    pub fn dropped(&self, units: &Units) -> Bounded {
+        times(units, self.weight, self.kept)
+    }
 }
 
 /// A row of the score matrix.
@@ -51,10 +60,11 @@ impl Row {
         let mut out = vec![(Bounded::default(), 0.0); dim];
         for pair in &self.pairs {
             let value = &problem.inputs.value[self.key(problem, pair) * dim..][..dim];
+            let weight = pair.dropped(units);
             for ((out, magnitude), value) in out.iter_mut().zip(value) {
-                out.value += pair.weight.value * value;
-                out.error += pair.weight.error * value.abs();
-                *magnitude += pair.weight.value * value.abs();
+                out.value += weight.value * value;
+                out.error += weight.error * value.abs();
+                *magnitude += weight.value * value.abs();
             }
         }
         let stored = |(out, magnitude): (Bounded, f64)| Bounded {
@@ -114,7 +124,10 @@ fn pair(problem: &HostProblem, units: &Units, index: [usize; 4]) -> Pair {
         score.value = own_slope * score.value + function.term(pair);
         score.error = own_slope.abs() * score.error + u * score.value.abs();
     }
-    Pair { key, score, slope, own_slope, weight: Bounded::default() }
+    let kept = problem.spec.dropout.map_or(1.0, |dropout| if dropout.keeps(index) { dropout.scale() } else { 0.0 });
+    // 1 / (1 − p) comes rounded.
+    let kept = Bounded { value: kept, error: if kept == 1.0 { 0.0 } else { u * kept } };
+    Pair { key, score, slope, own_slope, weight: Bounded::default(), kept }
 }
 
 /// `cap·tanh(s/cap)` and its slope `1 − tanh²`.

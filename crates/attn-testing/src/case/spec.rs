@@ -55,6 +55,7 @@ pub(super) fn spec(json: &str) -> Result<AttentionSpec, Fault> {
             Some(Align::Named(Named::TopLeft)) => Alignment::TopLeft,
             Some(Align::Offset(offset)) => Alignment::Offset(offset),
         },
+        dropout: None,
     })
 }
 

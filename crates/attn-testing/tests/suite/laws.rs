@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use attn::{Attention, AttentionOutput, Pair, ScoreMod, Selection};
 use attn_core::reference::{Broadcast, HostInputs};
-use attn_core::{Alignment, AttentionSpec, BlockMask, Polarity};
+use attn_core::{Alignment, AttentionSpec, BlockMask, Dropout, Polarity};
 use attn_testing::bound;
 use attn_testing::compare::{Tolerance, compare};
 use attn_testing::engine::Engine;
@@ -135,8 +135,10 @@ fn splitting_the_keys_and_merging_by_lse_gives_the_whole() {
         // What merging rounds is within what the parts' own bounds leave.
         same(&["out", "lse"], (&whole, problem), (&merged, problem))
     };
-    // Lengths differ from one batch entry to the next, and one number aligns a part.
-    law(split, |recipe| (recipe.kv_lens, recipe.score_mod) = (false, false));
+    law(split, |recipe| {
+        // Lengths differ from one batch entry to the next, and one number aligns a part; dropout counts its own keys.
+        (recipe.kv_lens, recipe.score_mod, recipe.spec.dropout) = (false, false, None);
+    });
 }
 
 fn merge(engine: &Engine, problem: &HostProblem, a: &Answer, b: &Answer) -> Result<Answer, TestCaseError> {
@@ -263,7 +265,8 @@ fn causal_windows_lengths_and_blocks_are_masks() {
     let twin = |engine: &Engine, problem: &HostProblem| {
         let mut twin = problem.clone();
         twin.inputs.mask = Some((full_mask(problem), Polarity::Keep));
-        twin.spec = AttentionSpec { scale: problem.spec.scale, softcap: problem.spec.softcap, ..Default::default() };
+        let AttentionSpec { scale, softcap, dropout, .. } = problem.spec;
+        twin.spec = AttentionSpec { scale, softcap, dropout, ..Default::default() };
         (twin.kv_lens, twin.block_mask) = (None, None);
         let (a, b) = (solve(engine, problem)?, solve(engine, &twin)?);
         same(&["out", "lse", "weights"], (&a, problem), (&b, &twin))
@@ -291,7 +294,7 @@ fn grouped_heads_are_repeated_heads() {
 }
 
 #[test]
-fn weights_are_the_output_of_identity_values() {
+fn weights_that_are_not_dropped_are_the_output_of_identity_values() {
     let identity = |engine: &Engine, problem: &HostProblem| {
         let dims = problem.dims;
         let mut identity = problem.clone();
@@ -300,7 +303,19 @@ fn weights_are_the_output_of_identity_values() {
         let unit = |at: usize| if at / dims.key_len % dims.key_len == at % dims.key_len { 1.0 } else { 0.0 };
         identity.inputs.value = (0..heads * dims.key_len * dims.key_len).map(unit).collect();
         let (a, b) = (solve(engine, problem)?, solve(engine, &identity)?);
-        let b = Answer { weights: Some(b.out.clone()), ..b };
+        // Where a weight is dropped, exactly 0; elsewhere scaled by one factor.
+        let dropout = problem.spec.dropout.unwrap_or(Dropout::new(0.0, 0));
+        let (mut a, mut b) = (a, Answer { weights: Some(b.out.clone()), ..b });
+        let [_, h, q, k] = dims.scores();
+        let (a_weights, b_weights) = (a.weights.as_mut().expect("asked for"), b.weights.as_mut().expect("asked for"));
+        for (at, (a, b)) in a_weights.iter_mut().zip(b_weights).enumerate() {
+            if dropout.keeps([at / (h * q * k), at / (q * k) % h, at / k % q, at % k]) {
+                *b *= 1.0 - dropout.probability;
+            } else {
+                prop_assert_eq!(*b, 0.0);
+                *a = 0.0;
+            }
+        }
         same(&["weights"], (&a, problem), (&b, problem))
     };
     law(identity, |_| ());

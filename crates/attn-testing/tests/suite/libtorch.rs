@@ -30,6 +30,7 @@ fn served(mut recipe: Recipe) -> Recipe {
     }
     dims.value_dim = dims.head_dim;
     recipe.spec.softcap = None;
+    recipe.spec.dropout = None;
     recipe.spec.window.left = None;
     recipe.alibi = false;
     recipe.blocks = None;

@@ -2,10 +2,11 @@
 //!
 //! `cases`: the shared cases on every engine. `reference`: what judges is judged. `random`: engines against the reference over
 //! random problems, `tiles`: over some large ones, `libtorch`: those that
-//! its fused kernels serve, `wgpu`: those of the GPU kernel. `laws`: what follows from the contract. `bad_input`: errors in place of panics. `verifier`: `attn-verify`.
+//! its fused kernels serve, `wgpu`: those of the GPU kernel. `laws`: what follows from the contract. `dropout`: which weights are dropped. `bad_input`: errors in place of panics. `verifier`: `attn-verify`.
 
 mod bad_input;
 mod cases;
+mod dropout;
 mod laws;
 #[cfg(feature = "tch")]
 mod libtorch;
