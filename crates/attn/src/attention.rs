@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use attn_core::composite::Selection;
 use attn_core::{
-    Alignment, AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, MaskShape, Plan, Polarity,
-    Problem, ProblemInputs, ScoreMod, TensorInfo, Window,
+    Alignment, AttentionError, AttentionSpec, BlockMask, Dropout, KernelChoice, Mask, MaskExpr, MaskShape, Plan,
+    Polarity, Problem, ProblemInputs, ScoreMod, TensorInfo, Window,
 };
 use burn::backend::Dispatch;
 use burn::tensor::{Bool, DType, Device, Tensor};
@@ -68,7 +68,7 @@ impl Attention {
         }
     }
 
-    /// Takes scale, softcap, causal, window and alignment from a spec.
+    /// Takes scale, softcap, causal, window, alignment and dropout from a spec.
     pub fn spec(mut self, spec: AttentionSpec) -> Self {
         self.spec = spec;
         self
@@ -101,6 +101,13 @@ impl Attention {
     /// Where query 0 stands among the keys.
     pub fn alignment(mut self, alignment: Alignment) -> Self {
         self.spec.alignment = alignment;
+        self
+    }
+
+    /// Drops each weight with a probability in `[0, 1)`, and scales the others by `1 / (1 − probability)`. The seed tells which: the same
+    /// on every backend, in the backward pass too. The LSE and the weights asked for are those before. See [`Dropout`].
+    pub fn dropout(mut self, probability: f64, seed: u64) -> Self {
+        self.spec.dropout = Some(Dropout::new(probability, seed));
         self
     }
 
@@ -172,7 +179,7 @@ impl Attention {
         self
     }
 
-    /// Asks for the weights of the selected heads and rows. They are made from the LSE after the forward pass.
+    /// Asks for the weights of the selected heads and rows, before any dropout. They are made from the LSE after the forward pass.
     pub fn with_weights(mut self, selection: Selection) -> Self {
         self.weights = Some(selection);
         self

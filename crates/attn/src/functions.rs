@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use crate::attention::{Attention, AttentionOutput, check_devices, check_dtypes, finished};
 use crate::dispatch::AttentionExtension;
 
-/// `softmax(scale · query·keyᵀ) · value` with the spec's softcap, causal mask, window and alignment.
+/// `softmax(scale · query·keyᵀ) · value` with the spec's softcap, causal mask, window, alignment and dropout.
 ///
 /// query `[batch, heads, query_len, head_dim]`, key `[batch, kv_heads, key_len, head_dim]`, value
 /// `[batch, kv_heads, key_len, value_dim]`, with heads a multiple of kv_heads; gives `[batch, heads, query_len, value_dim]`. For
@@ -27,7 +27,8 @@ pub fn attention(
 /// `weights · value`, where a weight of exactly 0 takes nothing, not even NaN or infinity.
 ///
 /// weights `[batch, heads, query_len, key_len]`, value `[batch, kv_heads, key_len, value_dim]`; gives
-/// `[batch, heads, query_len, value_dim]`. Use it to change the weights between softmax and value (dropout, pruning).
+/// `[batch, heads, query_len, value_dim]`. Use it to change the weights between softmax and value
+/// (pruning, say; for dropout the kernels need no weights in memory, see [`Dropout`](crate::Dropout)).
 ///
 /// # Errors
 /// An [`AttentionError`] that names `value` where its shape, type or device does not fit the weights.

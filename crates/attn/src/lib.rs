@@ -37,15 +37,17 @@ mod functions;
 #[cfg(all(feature = "cubecl", feature = "fusion"))]
 mod fusion;
 pub mod nn;
+mod seeds;
 
 pub use attention::{Attention, AttentionOutput};
 pub use attn_core::composite::Selection;
 pub use attn_core::{
-    Alignment, AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, MaskShape, Pair, PassPlan, Plan,
-    Polarity, ScoreMod, Window,
+    Alignment, AttentionError, AttentionSpec, BlockMask, Dropout, KernelChoice, Mask, MaskExpr, MaskShape, Pair,
+    PassPlan, Plan, Polarity, ScoreMod, Window,
 };
 #[cfg(feature = "cubecl")]
 pub use attn_wgpu::{Adapter, adapters};
 pub use device::{BACKENDS, device};
 pub use dispatch::AttentionBackend;
 pub use functions::{apply_weights, attention, merge};
+pub use seeds::seed;

@@ -191,6 +191,7 @@ fn train_until<M: Module>(
         let (epoch, samples) = order.batch(step);
         let rng = generator(plan.seed, Purpose::Step, step as u64);
         device.seed(mixed(plan.seed, Purpose::Backend, step as u64));
+        attn::seed(mixed(plan.seed, Purpose::Backend, step as u64));
         let lost = loss(&model, &mut Batch { step, epoch, samples: samples.to_vec(), rng })?;
         let gradients = GradientsParams::from_grads(lost.backward(), &model);
         model = optimizer.step(schedule.step(), model, gradients);

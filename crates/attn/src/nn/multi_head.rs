@@ -9,7 +9,7 @@ mod prune;
 use attn_core::{AttentionError, Plan, TensorInfo};
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn::nn::{Dropout, Linear};
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub use config::MultiHeadAttentionConfig;
 pub use importance::HeadImportance;
@@ -18,7 +18,7 @@ pub use norm::{HeadNorm, QkNormConfig, QkNormKind};
 use super::check;
 use super::options::{AttentionOptions, Own};
 use super::position::{Positions, RelativeBias, Rotary};
-use crate::{Selection, apply_weights};
+use crate::{AttentionOutput, Selection};
 
 /// Multi-head attention (Vaswani et al. 2017), self or cross, with any number of key/value heads.
 ///
@@ -45,9 +45,8 @@ use crate::{Selection, apply_weights};
 /// **Positions.** Keys stand at `0, 1, …` and query i at the `p = i + offset` of the contract, which the spec's alignment gives, for
 /// rotary positions and relative biases as for causal, window and ALiBi; [`AttentionOptions::positions`] says otherwise.
 ///
-/// **Dropout on weights** while training (on an autodiff device, if the probability is above 0 and the layer not frozen) needs
-/// the weights in memory: they are made, dropped from and applied, which takes memory in `Sq · Sk`. Without it, training takes
-/// memory linear in the lengths (but for a bias of every pair).
+/// **Dropout on weights** acts while training (on an autodiff device, if the probability is above 0 and the layer not frozen), in the
+/// kernel: memory stays linear in the lengths. Each call takes the next of the seeds that [`seed`](crate::seed) sets.
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct MultiHeadAttention {
@@ -85,12 +84,6 @@ struct Projected {
     key: Tensor<4>,
     value: Tensor<4>,
     options: AttentionOptions,
-}
-
-impl Projected {
-    fn plan(self) -> Result<Plan, AttentionError> {
-        self.options.attention(self.query, self.key, self.value).plan()
-    }
 }
 
 /// What a [`MultiHeadAttention`] gives.
@@ -157,7 +150,7 @@ impl MultiHeadAttention {
         value: Tensor<3>,
         options: &AttentionOptions,
     ) -> Result<Plan, AttentionError> {
-        self.project(query, key, Some(value), options)?.plan()
+        self.plan_of(self.project(query, key, Some(value), options)?)
     }
 
     /// Query heads, H.
@@ -180,7 +173,7 @@ impl MultiHeadAttention {
     /// # Errors
     /// As [`self_attention`](Self::self_attention).
     pub fn plan_self_attention(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<Plan, AttentionError> {
-        self.project_self(hidden, options)?.plan()
+        self.plan_of(self.project_self(hidden, options)?)
     }
 
     fn project_self(&self, hidden: Tensor<3>, options: &AttentionOptions) -> Result<Projected, AttentionError> {
@@ -271,23 +264,37 @@ impl MultiHeadAttention {
         }))
     }
 
+    /// The options with the layer's dropout, where it trains on that device.
+    fn dropping(
+        &self,
+        device: &Device,
+        options: AttentionOptions,
+        seed: impl FnOnce() -> u64,
+    ) -> Result<AttentionOptions, AttentionError> {
+        match self.dropout.training.is_enabled() && device.is_autodiff() && self.dropout.prob > 0.0 {
+            true => options.dropping(crate::Dropout::new(self.dropout.prob, seed())),
+            false => Ok(options),
+        }
+    }
+
+    fn plan_of(&self, projected: Projected) -> Result<Plan, AttentionError> {
+        let Projected { query, key, value, options } = projected;
+        // Any seed will do: the next one is left to the call itself.
+        self.dropping(&query.device(), options, || 0)?.attention(query, key, value).plan()
+    }
+
     /// Attention over projected heads, then the output projection.
     fn attend(&self, projected: Projected) -> Result<MultiHeadAttentionOutput, AttentionError> {
         let Projected { query, key, value, options } = projected;
-        let drops = self.dropout.training.is_enabled() && query.device().is_autodiff() && self.dropout.prob > 0.0;
-        let (out, lse, weights) = if drops {
-            self.attend_dropping(query, key, value, &options)?
-        } else {
-            let mut attention = options.attention(query, key, value);
-            if options.wants_lse() {
-                attention = attention.with_lse();
-            }
-            if let Some(selection) = options.selection() {
-                attention = attention.with_weights(selection.clone());
-            }
-            let output = attention.forward()?;
-            (output.out, output.lse, output.weights)
-        };
+        let options = self.dropping(&query.device(), options, crate::seeds::next)?;
+        let mut attention = options.attention(query, key, value);
+        if options.wants_lse() {
+            attention = attention.with_lse();
+        }
+        if let Some(selection) = options.selection() {
+            attention = attention.with_weights(selection.clone());
+        }
+        let AttentionOutput { out, lse, weights } = attention.forward()?;
         let [batch, heads, query_len, value_dim] = out.dims();
         let out = match options.own_head_mask() {
             Some(mask) if batch * query_len > 0 => out * mask.clone().reshape([1, heads, 1, 1]),
@@ -376,32 +383,6 @@ impl MultiHeadAttention {
         let bias = bias.between(&of_query, &of_key, [batch, length, length])?;
         Ok(options.clone().with_own(Own { bias: Some(bias), ..Own::default() }))
     }
-
-    /// Attention with dropout on its weights: out, LSE and the selected weights, the latter before dropout.
-    #[allow(clippy::type_complexity, reason = "used once, taken apart at once")]
-    fn attend_dropping(
-        &self,
-        query: Tensor<4>,
-        key: Tensor<4>,
-        value: Tensor<4>,
-        options: &AttentionOptions,
-    ) -> Result<(Tensor<4>, Option<Tensor<3>>, Option<Tensor<4>>), AttentionError> {
-        let narrow = value.dtype();
-        let mut attention = options.attention(query, key, value.clone()).with_weights(Selection::all());
-        if options.wants_lse() {
-            attention = attention.with_lse();
-        }
-        let output = attention.forward()?;
-        let Some(weights) = output.weights else {
-            return Err(AttentionError::value("dropout", "weights to drop from", "none"));
-        };
-        // The weights are kept in the accumulation type; so is the sum over them.
-        let dropped = self.dropout.forward(weights.clone());
-        let wide = if weights.dtype() == narrow { value } else { value.cast(float(weights.dtype())) };
-        let out = apply_weights(dropped, wide)?;
-        let out = if out.dtype() == narrow { out } else { out.cast(float(narrow)) };
-        Ok((out, output.lse, options.selection().map(|selection| selected(weights, selection))))
-    }
 }
 
 /// In self-attention of a layer with positions a query stands where the key of the same token does.
@@ -423,10 +404,6 @@ pub(super) fn selected(weights: Tensor<4>, selection: &Selection) -> Tensor<4> {
         None => weights,
     };
     pick(pick(weights, 1, &selection.heads), 2, &selection.rows)
-}
-
-fn float(dtype: DType) -> FloatDType {
-    dtype.into()
 }
 
 /// `input·W + b`. Nothing is computed for an input without elements, which not every backend can multiply.

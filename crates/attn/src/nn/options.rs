@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use attn_core::{
-    Alignment, AttentionError, AttentionSpec, BlockMask, KernelChoice, Mask, MaskExpr, Polarity, ScoreMod, TensorInfo,
+    Alignment, AttentionError, AttentionSpec, BlockMask, Dropout, KernelChoice, Mask, MaskExpr, Polarity, ScoreMod,
+    TensorInfo,
 };
 use burn::tensor::{Bool, Device, Tensor};
 
@@ -50,7 +51,7 @@ impl AttentionOptions {
         Self::default()
     }
 
-    /// Sets scale, softcap, causal, window and alignment.
+    /// Sets scale, softcap, causal, window, alignment and dropout.
     pub fn spec(mut self, spec: AttentionSpec) -> Self {
         self.spec = spec;
         self
@@ -183,11 +184,14 @@ impl AttentionOptions {
         Self { choice: KernelChoice::default(), ..self.clone() }
     }
 
-    /// Refuses a demanded kernel where none can serve.
+    /// Refuses a demanded kernel, and dropout, where no kernel can serve.
     ///
     /// # Errors
-    /// Names the kernel and the reason.
+    /// Names the kernel and the reason, or `dropout`.
     pub(super) fn refuse_kernels(&self, reason: &str) -> Result<(), AttentionError> {
+        if self.spec.dropout.is_some() {
+            return Err(AttentionError::value("dropout", "none where no kernel makes the weights", "some"));
+        }
         match self.choice.forward.as_ref().or(self.choice.backward.as_ref()) {
             Some(kernel) => Err(AttentionError::Unsupported { kernel: kernel.clone(), reason: reason.to_string() }),
             None => Ok(()),
@@ -245,6 +249,17 @@ impl AttentionOptions {
             (true, _) if self.positions.is_some() => twice("positions", "ALiBi"),
             (_, true) if self.sinks.is_some() => twice("sinks", "own"),
             _ => Ok(()),
+        }
+    }
+
+    /// The options with the layer's dropout.
+    ///
+    /// # Errors
+    /// Names `dropout` where the call has its own.
+    pub(super) fn dropping(mut self, dropout: Dropout) -> Result<Self, AttentionError> {
+        match self.spec.dropout.replace(dropout) {
+            Some(_) => Err(AttentionError::value("dropout", "none beside the layer's own", "some")),
+            None => Ok(self),
         }
     }
 

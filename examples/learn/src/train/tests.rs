@@ -34,7 +34,10 @@ struct Model {
 impl Model {
     fn new(device: &Device, seed: u64) -> Self {
         let made = seeded(device, seed, || {
-            let layer = attn::nn::TransformerEncoderLayerConfig::new(8, 2, 16).with_dropout(0.1).init(device)?;
+            let layer = attn::nn::TransformerEncoderLayerConfig::new(8, 2, 16)
+                .with_dropout(0.1)
+                .with_attention_dropout(0.2)
+                .init(device)?;
             let (out, dropout) = (LinearConfig::new(8, 1).init(device), DropoutConfig::new(0.1).init());
             Ok::<_, attn::AttentionError>(Self { layer, out, dropout })
         });

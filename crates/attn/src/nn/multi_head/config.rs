@@ -60,7 +60,7 @@ pub struct MultiHeadAttentionConfig {
     /// Whether the output projection has a bias.
     #[config(default = true)]
     pub output_bias: bool,
-    /// Probability with which a weight is dropped while training; see [`MultiHeadAttention`] for what it costs.
+    /// Probability with which a weight is dropped while training, in the kernel; see [`MultiHeadAttention`].
     #[config(default = 0.0)]
     pub dropout: f64,
     /// How the projections begin.

@@ -3,6 +3,7 @@
 mod adaptive;
 mod decoder;
 mod distances;
+mod dropout;
 mod encoder;
 mod generate;
 mod graph;
