@@ -7,8 +7,10 @@
     reason = "what CubeCL translates is a part of Rust, and has none of what these ask for"
 )]
 
+pub mod backward;
 pub mod blocks;
 pub mod decode;
+pub mod fetch;
 pub mod forward;
 pub mod matrix;
 pub mod merge;

@@ -1,6 +1,7 @@
 //! What is decided and prepared on the host.
 
 pub mod arguments;
+pub mod backward;
 pub mod launch;
 pub mod machine;
 pub mod tiles;

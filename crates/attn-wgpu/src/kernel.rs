@@ -5,18 +5,21 @@ use attn_core::{
 };
 use burn_backend::{Backend, FloatDType};
 use burn_cubecl::cubecl::ir::AddressType;
+use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
 
+use crate::device::backward::STATISTICS;
 use crate::host::arguments::LARGEST;
+use crate::host::backward::{self, UNITS};
 use crate::host::launch::{self, Operands};
 use crate::host::machine::Machine;
-use crate::host::tiles::Tiles;
+use crate::host::tiles::{BackwardTiles, Tiles};
 use crate::host::trial;
 
 /// Fused attention on any device of CubeCL's runtimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cube {
-    /// `cube`: every unit has rows of its own. Any adapter, any type.
+    /// `cube`: every unit has rows of its own; in the backward pass keys besides. Any adapter, any type.
     Rows,
     /// `cube-decode`: units share the dimensions of the rows, up to 32 that share keys. Any type, where planes exchange numbers.
     Decode,
@@ -49,6 +52,14 @@ impl Cube {
         }
     }
 
+    /// Whether the driver took the launches: one that it refused has left its mark on what it should have written.
+    fn check<'a>(self, device: &CubeDevice, made: impl Iterator<Item = &'a CubeTensor>) -> Result<(), AttentionError> {
+        device.client().check(made.map(|tensor| &tensor.handle)).map_err(|error| AttentionError::Execution {
+            kernel: AttentionKernel::<CubeBackend>::name(&self).to_string(),
+            reason: error.to_string(),
+        })
+    }
+
     fn refusal(self, reason: String) -> AttentionError {
         AttentionError::Unsupported { kernel: AttentionKernel::<CubeBackend>::name(&self).to_string(), reason }
     }
@@ -65,7 +76,10 @@ impl AttentionKernel<CubeBackend> for Cube {
     }
 
     fn supports(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), String> {
-        supports(*self, device, problem, pass).map(|_| ())
+        match pass {
+            Pass::Forward => supports(*self, device, problem).map(|_| ()),
+            Pass::Backward => supports_backward(*self, device, problem).map(|_| ()),
+        }
     }
 
     fn advises(&self, device: &CubeDevice, problem: &Problem, _pass: Pass) -> Result<(), String> {
@@ -79,13 +93,19 @@ impl AttentionKernel<CubeBackend> for Cube {
         }
     }
 
-    fn cut(&self, device: &CubeDevice, problem: &Problem, _pass: Pass) -> Option<String> {
-        self.tiles(problem, device).ok().map(|tiles| tiles.to_string())
+    fn cut(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> Option<String> {
+        match pass {
+            Pass::Forward => self.tiles(problem, device).ok().map(|tiles| tiles.to_string()),
+            Pass::Backward => Some(BackwardTiles::new(problem, &Machine::of(device)).to_string()),
+        }
     }
 
-    fn workspace_bytes(&self, device: &CubeDevice, problem: &Problem, _pass: Pass) -> u64 {
+    fn workspace_bytes(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> u64 {
         let blocks = problem.block_mask.as_deref().map_or(0, |mask| mask.table().len() + 128 * mask.patterns().len());
         let host = problem.batch as u64 * 16 + blocks as u64 * 4;
+        if pass == Pass::Backward {
+            return host + backward::bytes(problem);
+        }
         let Ok(tiles) = self.tiles(problem, device) else { return host };
         if tiles.splits == 1 || problem.is_empty() {
             return host;
@@ -101,38 +121,64 @@ impl AttentionKernel<CubeBackend> for Cube {
         lse: bool,
     ) -> Result<AttentionOutputs<CubeBackend>, AttentionError> {
         let device = inputs.query.device.clone();
-        let tiles = supports(*self, &device, problem, Pass::Forward).map_err(|reason| self.refusal(reason))?;
+        let tiles = supports(*self, &device, problem).map_err(|reason| self.refusal(reason))?;
         let operands = Operands::new(problem, inputs);
         let (out, found) = launch::forward(problem, &operands, &tiles, lse);
-        // A launch that the driver refused has left its mark on what it should have written.
-        device.client().check([&out.handle].into_iter().chain(found.iter().map(|found| &found.handle))).map_err(
-            |error| AttentionError::Execution {
-                kernel: AttentionKernel::<CubeBackend>::name(self).to_string(),
-                reason: error.to_string(),
-            },
-        )?;
+        self.check(&device, [&out].into_iter().chain(&found))?;
         Ok(AttentionOutputs { out, lse: found })
     }
 
     fn backward(
         &self,
-        _problem: &Problem,
-        _inputs: AttentionInputs<CubeBackend>,
-        _upstream: Upstream<CubeBackend>,
-        _wanted: Wanted,
+        problem: &Problem,
+        inputs: AttentionInputs<CubeBackend>,
+        upstream: Upstream<CubeBackend>,
+        wanted: Wanted,
     ) -> Result<Gradients<CubeBackend>, AttentionError> {
-        Err(self.refusal(NO_BACKWARD.to_string()))
+        let device = inputs.query.device.clone();
+        let tiles = supports_backward(*self, &device, problem).map_err(|reason| self.refusal(reason))?;
+        let operands = Operands::new(problem, inputs);
+        let made = backward::backward(problem, &operands, upstream, wanted, &tiles);
+        self.check(&device, backward::each(&made))?;
+        Ok(made)
     }
 }
 
 const NO_BACKWARD: &str = "it has no backward pass";
 
 /// How the problem is cut, where it is served.
-fn supports(kernel: Cube, device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<Tiles, String> {
-    let refuse = |reason: &str| Err(reason.to_string());
-    if pass == Pass::Backward {
-        return refuse(NO_BACKWARD);
+fn supports(kernel: Cube, device: &CubeDevice, problem: &Problem) -> Result<Tiles, String> {
+    serves(kernel, device, problem, bindings(problem))?;
+    let tiles = kernel.tiles(problem, device)?;
+    let (wide, most_cubes) = limits(device);
+    fits(problem, &tiles, wide, most_cubes)?;
+    Ok(tiles)
+}
+
+/// How its backward pass is cut, where that is served.
+fn supports_backward(kernel: Cube, device: &CubeDevice, problem: &Problem) -> Result<BackwardTiles, String> {
+    if kernel != Cube::Rows {
+        return Err(NO_BACKWARD.to_string());
     }
+    serves(kernel, device, problem, backward::bindings(problem))?;
+    let tiles = BackwardTiles::new(problem, &Machine::of(device));
+    let (wide, most_cubes) = limits(device);
+    fits_backward(problem, &tiles, wide, most_cubes)?;
+    Ok(tiles)
+}
+
+/// Whether the device counts beyond 2³², and the most cubes of a launch.
+fn limits(device: &CubeDevice) -> (bool, u64) {
+    let client = device.client();
+    let properties = client.properties();
+    let (along, up, _) = properties.hardware.max_cube_count;
+    let most = u64::from(along) * u64::from(up).min(u64::from(along));
+    (properties.features.supports_address(AddressType::U64), most)
+}
+
+/// Whether the kernel knows all that the problem has, and the device has room for as many bindings.
+fn serves(kernel: Cube, device: &CubeDevice, problem: &Problem, needed: u32) -> Result<(), String> {
+    let refuse = |reason: &str| Err(reason.to_string());
     if problem.is_empty() || problem.key_len == 0 || problem.value_dim == 0 {
         return refuse("an axis has length 0");
     }
@@ -167,32 +213,58 @@ fn supports(kernel: Cube, device: &CubeDevice, problem: &Problem, pass: Pass) ->
     if !CubeBackend::supports_dtype(device, problem.dtype.into()) {
         return Err(format!("the device has no {:?}", problem.dtype));
     }
-    let client = device.client();
-    let properties = client.properties();
-    let most = properties.hardware.max_bindings;
-    let needed = bindings(problem);
+    let most = device.client().properties().hardware.max_bindings;
     if needed > most {
         return Err(format!("it binds {needed} buffers, the device takes {most}"));
     }
-    let tiles = kernel.tiles(problem, device)?;
-    let (along, up, _) = properties.hardware.max_cube_count;
-    let most = u64::from(along) * u64::from(up).min(u64::from(along));
-    fits(problem, &tiles, properties.features.supports_address(AddressType::U64), most)?;
-    Ok(tiles)
+    Ok(())
 }
 
 /// Whether every index fits the addresses that the device has, and the cubes their two axes.
 fn fits(problem: &Problem, tiles: &Tiles, wide: bool, most_cubes: u64) -> Result<(), String> {
-    let product = |factors: [usize; 4]| factors.iter().map(|&factor| factor as u128).product::<u128>();
+    let [rows, keys] = elements(problem);
+    fits_addresses(keys.max(rows * tiles.splits as u128), wide)?;
+    fits_cubes(product([tiles.tiles, tiles.splits, problem.batch, problem.heads / tiles.packed]), most_cubes)
+}
+
+/// As [`fits`], of the backward pass.
+fn fits_backward(problem: &Problem, tiles: &BackwardTiles, wide: bool, most_cubes: u64) -> Result<(), String> {
+    let rows = product([problem.batch, problem.heads, problem.query_len]);
+    let numbers = [backward::of_bias(problem), backward::of_table(problem)].into_iter().flatten();
+    let made = numbers.clone().map(|[numbers, _]| numbers).max().unwrap_or(0) as u128;
+    // Pairs that read a number are counted as well.
+    let read = numbers.map(|[_, pairs]| pairs).max().unwrap_or(0) as u128;
+    let largest = elements(problem).into_iter().chain([rows * STATISTICS as u128, made, read]).max();
+    fits_addresses(largest.unwrap_or(0), wide)?;
+    for side in [tiles.rows, tiles.keys] {
+        fits_cubes(product([side.tiles, problem.batch, problem.heads / side.packed]), most_cubes)?;
+    }
+    // A unit for each, or for a run of pairs of it where there are few.
+    let units = rows.max(made).max(product([UNITS, UNITS, UNITS]));
+    fits_cubes(units.div_ceil(UNITS as u128), most_cubes)
+}
+
+fn product<const N: usize>(factors: [usize; N]) -> u128 {
+    factors.iter().map(|&factor| factor as u128).product()
+}
+
+/// Elements of the larger one of query and output, and of key and value.
+fn elements(problem: &Problem) -> [u128; 2] {
     let dim = problem.head_dim.max(problem.value_dim);
-    let rows = product([problem.batch, problem.heads, problem.query_len, dim]) * tiles.splits as u128;
-    let largest = rows.max(product([problem.batch, problem.kv_heads, problem.key_len, dim]));
+    let rows = product([problem.batch, problem.heads, problem.query_len, dim]);
+    [rows, product([problem.batch, problem.kv_heads, problem.key_len, dim])]
+}
+
+fn fits_addresses(largest: u128, wide: bool) -> Result<(), String> {
     if !wide && largest > u128::from(u32::MAX) {
         return Err(format!("a tensor of {largest} elements, where the device counts to 2³²"));
     }
-    let cubes = product([tiles.tiles, tiles.splits, problem.batch, problem.heads / tiles.packed]);
-    if cubes > u128::from(most_cubes) || cubes > u128::from(u32::MAX) {
-        return Err(format!("{cubes} cubes, where the device takes {most_cubes}"));
+    Ok(())
+}
+
+fn fits_cubes(cubes: u128, most: u64) -> Result<(), String> {
+    if cubes > u128::from(most) || cubes > u128::from(u32::MAX) {
+        return Err(format!("{cubes} cubes, where the device takes {most}"));
     }
     Ok(())
 }

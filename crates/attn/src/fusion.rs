@@ -2,7 +2,8 @@
 //!
 //! The kernel's launch is one operation among those that are put off; its inputs are made before it runs, as for any other. All
 //! that may be refused is refused before it is put off, by the kernel itself; what the driver then says against it comes when
-//! the output is read, as with every operation of that backend. The composite needs nothing: it is made of Burn's operations.
+//! the output is read, as with every operation of that backend. The composite needs nothing: it is made of Burn's operations, and
+//! goes backward for all of them here.
 
 use std::sync::Arc;
 
@@ -55,6 +56,9 @@ fn wide(problem: &Problem) -> DType {
     }
 }
 
+/// Why none of them goes backward here.
+const NOT_DEFERRED: &str = "its backward pass is not put off, as Burn's fusion asks";
+
 /// One of the GPU kernels, put off.
 #[derive(Debug, Clone, Copy)]
 struct Deferred(Cube);
@@ -65,7 +69,10 @@ impl AttentionKernel<Fusion<CubeBackend>> for Deferred {
     }
 
     fn supports(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), String> {
-        self.0.supports(device, problem, pass)
+        match pass {
+            Pass::Forward => self.0.supports(device, problem, pass),
+            Pass::Backward => Err(NOT_DEFERRED.to_string()),
+        }
     }
 
     fn advises(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> Result<(), String> {
@@ -122,8 +129,7 @@ impl AttentionKernel<Fusion<CubeBackend>> for Deferred {
         _wanted: Wanted,
     ) -> Result<Gradients<Fusion<CubeBackend>>, AttentionError> {
         self.refuse(&inputs, problem, Pass::Backward)?;
-        let reason = "its backward pass is not put off".to_string();
-        Err(AttentionError::Unsupported { kernel: AttentionKernel::<CubeBackend>::name(&self.0).to_string(), reason })
+        Err(self.unsupported(NOT_DEFERRED.to_string()))
     }
 }
 
@@ -134,10 +140,12 @@ impl Deferred {
         problem: &Problem,
         pass: Pass,
     ) -> Result<(), AttentionError> {
-        let kernel = AttentionKernel::<CubeBackend>::name(&self.0).to_string();
-        self.0
-            .supports(inputs.query.client.device(), problem, pass)
-            .map_err(|reason| AttentionError::Unsupported { kernel, reason })
+        let device = inputs.query.client.device();
+        self.supports(device, problem, pass).map_err(|reason| self.unsupported(reason))
+    }
+
+    fn unsupported(&self, reason: String) -> AttentionError {
+        AttentionError::Unsupported { kernel: AttentionKernel::<CubeBackend>::name(&self.0).to_string(), reason }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `cases`: the shared cases on every engine. `reference`: what judges is judged. `random`: engines against the reference over
 //! random problems, `tiles`: over some large ones, `libtorch`: those that
-//! its fused kernels serve, `wgpu`: those of the GPU kernel. `laws`: what follows from the contract. `dropout`: which weights are dropped. `bad_input`: errors in place of panics. `verifier`: `attn-verify`.
+//! its fused kernels serve, `wgpu`: those of the GPU kernels, `wgpu_backward`: their gradients. `laws`: what follows from the contract.
+//! `dropout`: which weights are dropped. `bad_input`: errors in place of panics. `verifier`: `attn-verify`.
 
 mod bad_input;
 mod cases;
@@ -16,6 +17,8 @@ mod tiles;
 mod verifier;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod wgpu;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod wgpu_backward;
 
 use std::path::PathBuf;
 

@@ -17,7 +17,7 @@ use proptest::test_runner::TestRunner;
 use super::random::check;
 
 /// Every unit has rows of its own.
-const ROWS: &str = "cube";
+pub const ROWS: &str = "cube";
 /// Units share the dimensions of a few rows.
 const DECODE: &str = "cube-decode";
 /// The most rows of it.
@@ -30,7 +30,7 @@ const MMA: &str = "cube-mma";
 const BACKEND: &str = "ATTN_TEST_GPU";
 
 /// The GPU backend: wgpu where the build has it, else CUDA; or the one that is asked for.
-fn engine() -> Option<Engine> {
+pub fn engine() -> Option<Engine> {
     let first = if cfg!(feature = "wgpu") { "wgpu" } else { "cuda" };
     let name = std::env::var(BACKEND).unwrap_or_else(|_| first.to_string());
     let engine = Engine::named(&name).ok();
@@ -41,7 +41,7 @@ fn engine() -> Option<Engine> {
 }
 
 /// The kernel serves every problem that has elements.
-fn demanded(recipe: &Recipe, target: &Target, problem: &HostProblem, ask: &Ask) -> Result<(), TestCaseError> {
+pub fn demanded(recipe: &Recipe, target: &Target, problem: &HostProblem, ask: &Ask) -> Result<(), TestCaseError> {
     let expected = refer(problem, ask).map_err(TestCaseError::fail)?;
     let bounds = bound::bounds(problem, ask);
     let answer = panics::catch(|| run::answer(target, problem, ask, recipe.layouts)).and_then(|answer| answer);

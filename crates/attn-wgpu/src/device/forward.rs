@@ -17,15 +17,16 @@
 //!
 //! Software drivers are the exception. There a load is a loop over the units of a plane, which costs as much when all load the same.
 //! So each unit of a plane loads another part of the block, and they hear it from each other by broadcasts, which are one
-//! instruction (`fetch` and `part`); host/machine.rs tries beforehand whether they do. Blocks of which a row sees only a part are
+//! instruction (fetch.rs); host/machine.rs tries beforehand whether they do. Blocks of which a row sees only a part are
 //! taken key by key there, since a second block of full size would double what the driver has to compile.
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use crate::device::blocks::{BLOCK, half_word, is_visible, table_row};
+use crate::device::fetch::{fetch, part};
 use crate::device::place::{Scalars, facts, place, reach};
-use crate::device::score::{Options, Score, hides, score, seen};
+use crate::device::score::{Options, Score, hides, relative_bias, score, seen};
 
 /// What is known when the kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -310,14 +311,7 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
         for b in 0..block {
             let j = j0 + b as i32;
             let mut x = score::<F>(s[r * block + b], key_at[b], j, facts, bias, config.options);
-            #[comptime]
-            if let ComptimeOption::Some(table) = relative {
-                let reach = (table.shape(1) / 2) as i32;
-                let column = min(max(j - facts.position, -reach), reach) + reach;
-                let bias = f32::cast_from(table[rows.table_at[r] + column as usize * table.stride(1)]);
-                // Last, though the contract has it before the bias: sums commute. −∞ of either hides whatever the rest is, NaN too.
-                x = select(bias == run.neg_inf || x == run.neg_inf, run.neg_inf, x + bias);
-            }
+            x = relative_bias::<F>(x, j, facts, rows.table_at[r], relative);
             if comptime!(guarded) {
                 let mut seen = seen::<M>(key_at[b], j, run.end, facts, mask, config.options);
                 if comptime!(config.options.blocks) {
@@ -371,50 +365,5 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
                 rows.acc[r * out_steps + e] = fma(Vector::new(p), taken, rows.acc[r * out_steps + e]);
             }
         }
-    }
-}
-
-/// Loads the vectors of `block` keys, `steps` of each, a plane's units one behind the other; nothing where there is no plane.
-#[cube]
-#[allow(clippy::too_many_arguments, reason = "a kernel's tensors, handed on one by one")]
-fn fetch<F: Float, N: Size>(
-    tensor: &Tensor<Vector<F, N>>,
-    base: usize,
-    stride: usize,
-    j0: i32,
-    last_key: i32,
-    #[comptime] steps: usize,
-    #[comptime] block: usize,
-    #[comptime] plane: usize,
-) -> Array<Vector<f32, N>> {
-    let loads = comptime!(if plane == 0 { 1 } else { (block * steps).div_ceil(plane) });
-    let mut found = Array::<Vector<f32, N>>::new(loads);
-    if comptime!(plane > 0) {
-        let width = N::value();
-        let lane = UNIT_POS as usize % plane;
-        #[unroll]
-        for t in 0..loads {
-            let at = min(t * plane + lane, comptime!(block * steps - 1));
-            let j = min(j0 + (at / steps) as i32, last_key) as usize;
-            found[t] = Vector::cast_from(tensor[(base + j * stride) / width + at % steps]);
-        }
-    }
-    found
-}
-
-/// Vector `d` of the key that begins at `at`, the block's vector number `index`.
-#[cube]
-fn part<F: Float, N: Size>(
-    tensor: &Tensor<Vector<F, N>>,
-    fetched: &Array<Vector<f32, N>>,
-    at: usize,
-    #[comptime] index: usize,
-    #[comptime] d: usize,
-    #[comptime] plane: usize,
-) -> Vector<f32, N> {
-    if comptime!(plane == 0) {
-        Vector::cast_from(tensor[at / N::value() + d])
-    } else {
-        plane_broadcast(fetched[index / plane], comptime!((index % plane) as u32))
     }
 }

@@ -112,6 +112,49 @@ pub fn reach(place: &Place, scalars: &Scalars, query_len: usize, cube_rows: usiz
     Reach { first_row, rows, start, end, all_start, all_end, keys, offset, lower, upper }
 }
 
+/// What the band of a batch entry says, without a tile: no rows and no keys are reached.
+#[cube]
+pub fn bounds(batch: usize, bands: &Tensor<i32>) -> Reach {
+    let at = batch * bands.stride(0);
+    let none = 0i32.runtime();
+    Reach {
+        first_row: 0usize.runtime(),
+        rows: 0usize.runtime(),
+        start: none,
+        end: none,
+        all_start: none,
+        all_end: none,
+        keys: bands[at + 3],
+        offset: bands[at],
+        lower: bands[at + 1],
+        upper: bands[at + 2],
+    }
+}
+
+/// The reach of a tile of `cube_keys` keys among the queries: rows are keys here, and the keys from `start` to `end` are queries.
+#[cube]
+pub fn reach_of_keys(place: &Place, query_len: usize, key_len: usize, cube_keys: usize, bands: &Tensor<i32>) -> Reach {
+    let band = bounds(place.batch, bands);
+    let first_row = place.tile * cube_keys;
+    let first = first_row as i32;
+    let last = (min(first_row + cube_keys, key_len) - 1) as i32;
+    let last_query = query_len as i32 - 1;
+    let is_beyond = first >= band.keys;
+    Reach {
+        first_row,
+        rows: key_len,
+        start: max(first - band.upper, 0i32),
+        // One is added to what cannot be the largest number.
+        end: select(is_beyond, 0i32, min(last - band.lower, last_query) + 1),
+        all_start: last - band.upper,
+        all_end: select(last >= band.keys, 0i32, min(first - band.lower, last_query) + 1),
+        keys: band.keys,
+        offset: band.offset,
+        lower: band.lower,
+        upper: band.upper,
+    }
+}
+
 /// What the score of query `i` of `head` depends on.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "a kernel's tensors, handed on one by one")]

@@ -60,10 +60,42 @@ pub fn score<F: Float>(
     bias: &ComptimeOption<&Tensor<F>>,
     #[comptime] options: Options,
 ) -> f32 {
+    biased::<F>(capped(dot, row, options), key_at, j, row, bias, options)
+}
+
+/// The product `dot` after scale and softcap.
+#[cube]
+pub fn capped(dot: f32, row: &Score, #[comptime] options: Options) -> f32 {
     let mut s = dot * row.scale;
     if comptime!(options.softcap) {
         s = row.softcap * tanh(s / row.softcap);
     }
+    s
+}
+
+/// The softcap's slope where it gave `s`, 1 − tanh²; 1 without one.
+#[cube]
+pub fn cap_slope(s: f32, row: &Score, #[comptime] options: Options) -> f32 {
+    let one = f32::cast_from(1u32);
+    if comptime!(options.softcap) {
+        let tanh = s / row.softcap;
+        one - tanh * tanh
+    } else {
+        one
+    }
+}
+
+/// What [`capped`] gave, after ALiBi and bias.
+#[cube]
+pub fn biased<F: Float>(
+    capped: f32,
+    key_at: usize,
+    j: i32,
+    row: &Score,
+    bias: &ComptimeOption<&Tensor<F>>,
+    #[comptime] options: Options,
+) -> f32 {
+    let mut s = capped;
     if comptime!(options.alibi) {
         let distance = j - row.position;
         s -= row.slope * f32::cast_from(max(distance, -distance));
@@ -75,6 +107,29 @@ pub fn score<F: Float>(
         s = select(b == row.neg_inf, row.neg_inf, s + b);
     }
     s
+}
+
+/// A score after the bias by relative position, whose row begins at `table_at`; as it is where there is none.
+///
+/// Last, though the contract has it before the bias: sums commute. −∞ of either hides whatever the rest is, NaN too.
+#[cube]
+pub fn relative_bias<F: Float>(
+    s: f32,
+    j: i32,
+    row: &Score,
+    table_at: usize,
+    table: &ComptimeOption<&Tensor<F>>,
+) -> f32 {
+    #[comptime]
+    match table {
+        ComptimeOption::Some(table) => {
+            let reach = (table.shape(1) / 2) as i32;
+            let column = min(max(j - row.position, -reach), reach) + reach;
+            let bias = f32::cast_from(table[table_at + column as usize * table.stride(1)]);
+            select(bias == row.neg_inf || s == row.neg_inf, row.neg_inf, s + bias)
+        }
+        ComptimeOption::None => s,
+    }
 }
 
 /// tanh, as exact for small numbers as for others: drivers make it of exponentials, whose rounding is absolute, and a softcap of 30 times

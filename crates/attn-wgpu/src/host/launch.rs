@@ -62,7 +62,8 @@ impl Operands {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &CubeTensor> {
+    /// Every tensor.
+    pub fn all(&self) -> impl Iterator<Item = &CubeTensor> {
         let given = [&self.mask, &self.bias, &self.slopes, &self.relative, &self.sinks, &self.blocks];
         [&self.query, &self.key, &self.value].into_iter().chain(given.into_iter().flatten())
     }
@@ -234,7 +235,7 @@ fn merge(
 }
 
 /// At least `cubes` cubes on two axes, neither longer than the device takes: kernels look at their number.
-fn spread(cubes: usize, most: (u32, u32, u32)) -> CubeCount {
+pub fn spread(cubes: usize, most: (u32, u32, u32)) -> CubeCount {
     let along = (most.0 as usize).max(1);
     if cubes <= along {
         return CubeCount::Static(cubes as u32, 1, 1);

@@ -1,5 +1,6 @@
 //! How a problem is cut for a device: rows of a cube, keys of a block, runs of keys, columns of a launch.
 
+mod backward;
 mod decode;
 mod matrix;
 mod mma;
@@ -15,6 +16,7 @@ use burn_backend::FloatDType;
 
 use crate::host::machine::Machine;
 
+pub use backward::{BackwardTiles, Side, runs};
 pub use decode::DecodeTiles;
 pub use matrix::MatrixTiles;
 pub use mma::MmaTiles;

@@ -19,6 +19,10 @@ pub struct Tuned {
     pub lone_block: usize,
     /// Multiply-adds of a unit and a block, times two, that are unrolled: what drivers compile in seconds.
     pub unrolled: usize,
+    /// The same in the backward pass, where three or four products are unrolled.
+    pub backward_unrolled: usize,
+    /// Columns of gradients that a unit keeps there, at most: registers, beside those of two inputs.
+    pub backward_columns: usize,
     /// Columns of the output that a unit keeps where it has rows of its own, at most: registers, beside those of the query.
     pub row_columns: usize,
     /// Keys of a block for matrix units.
@@ -66,6 +70,8 @@ const CARD: Tuned = Tuned {
     block: 8,
     lone_block: 2,
     unrolled: 1024,
+    backward_unrolled: 1024,
+    backward_columns: 64,
     row_columns: 64,
     matrix_block: 32,
     mma_planes: 8,
@@ -86,11 +92,15 @@ const CARD: Tuned = Tuned {
 /// 1024 × 64 in f32, rows × keys: 2×4 138 ms, 4×2 138, 4×4 82, 8×2 141, 8×4 82 (40 s to compile), 4×8 90, 6×4 118. Of one query
 /// of 8 heads with 4096 keys, by decoding and by rows: 4.6 and 5.3 ms; of 4 query heads to a key head of 128: 8.8 and 10.0; of 16
 /// rows to a key head: 7.2 and 4.6.
+///
+/// Backward, 8 heads of 512 × 64 causal in f32 beside other work, multiply-adds unrolled: 1024 (4 rows × 1 key) 146 ms and 8 s to compile,
+/// 2048 (4×2) 130 and 13. Of 256 dimensions, columns: 64 compiles in a third of the time of 256.
 const SOFTWARE: Tuned = Tuned {
     unit_rows: 4,
     block: 4,
     lone_block: 8,
     unrolled: 2048,
+    backward_columns: 128,
     row_columns: COLUMNS,
     decode_rows: 4,
     decode_lanes: 1,
