@@ -10,6 +10,7 @@
 pub mod backward;
 pub mod blocks;
 pub mod decode;
+mod dropout;
 pub mod fetch;
 pub mod forward;
 pub mod matrix;

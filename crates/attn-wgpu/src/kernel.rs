@@ -185,11 +185,11 @@ fn serves(kernel: Cube, device: &CubeDevice, problem: &Problem, needed: u32) -> 
     if problem.score_mod.is_some() {
         return refuse("a function of the scores runs on the host");
     }
-    if problem.dropout.is_some() {
-        return refuse("it drops no weights");
-    }
     if problem.block_mask.is_some() && kernel != Cube::Rows {
         return refuse("it knows no masks by blocks");
+    }
+    if problem.dropout.is_some() && kernel != Cube::Rows {
+        return refuse("it drops no weights");
     }
     if problem.relative_bias.is_some() && kernel != Cube::Rows {
         return refuse("it knows no bias by relative position");

@@ -68,9 +68,8 @@ fn agrees(kernel: &'static str, dtype: FloatDType, cases: u32, gradients: bool, 
         let near = |dim: usize| dims[dim % dims.len()];
         (recipe.dims.head_dim, recipe.dims.value_dim) = (near(recipe.dims.head_dim), near(recipe.dims.value_dim));
         recipe.score_mod = false;
-        recipe.spec.dropout = None;
         if kernel != ROWS {
-            (recipe.blocks, recipe.relative) = (None, None);
+            (recipe.blocks, recipe.relative, recipe.spec.dropout) = (None, None, None);
         }
         let scores = recipe.dims.scores();
         if scores.contains(&0) {

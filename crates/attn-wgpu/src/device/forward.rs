@@ -24,8 +24,9 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
 use crate::device::blocks::{BLOCK, half_word, is_visible, table_row};
+use crate::device::dropout::kept_from;
 use crate::device::fetch::{fetch, part};
-use crate::device::place::{Scalars, facts, place, reach};
+use crate::device::place::{Place, Scalars, facts, place, reach};
 use crate::device::score::{Options, Score, hides, relative_bias, score, seen};
 
 /// What is known when the kernel is compiled.
@@ -98,8 +99,6 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
         };
 
         // What belongs to a row. A unit's rows lie a cube apart, so that neighbours read neighbours.
-        let mut heads = Array::<usize>::new(own);
-        let mut queries = Array::<usize>::new(own);
         let mut state = Rows::<N, W> {
             facts: Sequence::new(),
             q: Array::new(comptime!(own * steps)),
@@ -108,6 +107,8 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             l: Array::new(own),
             bits: Array::new(comptime!(2 * own)),
             table_at: Array::new(own),
+            heads: Array::new(own),
+            queries: Array::new(own),
         };
         #[unroll]
         for r in 0..own {
@@ -115,8 +116,8 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             let row = min(reach.first_row + r * CUBE_DIM as usize + UNIT_POS as usize, reach.rows - 1);
             let head = place.first_head + row / query_len;
             let i = row % query_len;
-            heads[r] = head;
-            queries[r] = i;
+            state.heads[r] = head;
+            state.queries[r] = i;
             #[comptime]
             if let ComptimeOption::Some(table) = &relative {
                 state.table_at[r] = head * table.stride(0);
@@ -150,11 +151,11 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                     if is_visible(blocks, &place, &reach, &scalars, query_len, cube_rows, key_block) {
                         #[unroll]
                         for r in 0..own {
-                            let row = table_row(&place, &scalars, heads[r], queries[r]);
+                            let row = table_row(&place, &scalars, state.heads[r], state.queries[r]);
                             #[unroll]
                             for half in 0..2 {
                                 state.bits[2 * r + half] =
-                                    half_word(blocks, &scalars, row, key_block, queries[r], half);
+                                    half_word(blocks, &scalars, row, key_block, state.queries[r], half);
                             }
                         }
                         // Steps end with the block, since the bits are its own.
@@ -164,7 +165,8 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                         let mut j0 = max(first, reach.start);
                         while j0 < run.end {
                             step::<F, M, N, W>(
-                                j0, key, value, &mask, &bias, &relative, &run, &mut state, config, block, true,
+                                j0, key, value, &mask, &bias, &relative, &place, &scalars, &run, &mut state, config,
+                                block, true,
                             );
                             j0 += block as i32;
                         }
@@ -177,18 +179,21 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                 while j0 < reach.end {
                     if comptime!(hides(options)) {
                         step::<F, M, N, W>(
-                            j0, key, value, &mask, &bias, &relative, &run, &mut state, config, block, true,
+                            j0, key, value, &mask, &bias, &relative, &place, &scalars, &run, &mut state, config, block,
+                            true,
                         );
                         j0 += block as i32;
                     } else {
                         if j0 >= reach.all_start && j0 + block as i32 <= reach.all_end {
                             step::<F, M, N, W>(
-                                j0, key, value, &mask, &bias, &relative, &run, &mut state, config, block, false,
+                                j0, key, value, &mask, &bias, &relative, &place, &scalars, &run, &mut state, config,
+                                block, false,
                             );
                             j0 += block as i32;
                         } else {
                             step::<F, M, N, W>(
-                                j0, key, value, &mask, &bias, &relative, &run, &mut state, config, edge, true,
+                                j0, key, value, &mask, &bias, &relative, &place, &scalars, &run, &mut state, config,
+                                edge, true,
                             );
                             j0 += edge as i32;
                         }
@@ -201,10 +206,10 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
         for r in 0..own {
             if reach.first_row + r * CUBE_DIM as usize + (UNIT_POS as usize) < reach.rows {
                 let empty = state.l[r] == zero;
-                let inverse = select(empty, zero, f32::cast_from(1u32) / state.l[r]);
+                let inverse = select(empty, zero, scalars.kept / state.l[r]);
                 let batches = query.shape(0);
-                let place_of_row =
-                    ((place.split * batches + place.batch) * scalars.heads + heads[r]) * query_len + queries[r];
+                let place_of_row = ((place.split * batches + place.batch) * scalars.heads + state.heads[r]) * query_len
+                    + state.queries[r];
                 let out_at = (place_of_row * value.shape(3) + scalars.first_column) / out_width;
                 #[unroll]
                 for e in 0..out_steps {
@@ -245,6 +250,10 @@ struct Rows<N: Size, W: Size> {
     bits: Array<u32>,
     /// Where the head's table by relative position begins.
     table_at: Array<usize>,
+    /// h.
+    heads: Array<usize>,
+    /// i.
+    queries: Array<usize>,
 }
 
 /// Takes `block` keys from `j0` on into account. Where not `guarded`, every row sees them all.
@@ -257,6 +266,8 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
     mask: &ComptimeOption<&Tensor<M>>,
     bias: &ComptimeOption<&Tensor<F>>,
     relative: &ComptimeOption<&Tensor<F>>,
+    place: &Place,
+    scalars: &Scalars,
     run: &Run,
     rows: &mut Rows<N, W>,
     #[comptime] config: Config,
@@ -336,6 +347,14 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
         }
         rows.l[r] = sum;
         rows.m[r] = m_new;
+        if comptime!(config.options.dropout) {
+            // Of the weights that are in the sum.
+            let kept = kept_from(j0, rows.queries[r], rows.heads[r], place.batch, scalars, block);
+            #[unroll]
+            for b in 0..block {
+                s[r * block + b] *= kept[b];
+            }
+        }
     }
     let values = fetch::<F, W>(value, run.value_base, run.value_stride, j0, run.last_key, out_steps, block, plane);
     #[unroll]

@@ -38,6 +38,14 @@ pub struct Scalars {
     pub softcap: f32,
     /// −∞, which WGSL cannot spell.
     pub neg_inf: f32,
+    /// The lower half of dropout's seed.
+    pub seed_low: u32,
+    /// The upper half.
+    pub seed_high: u32,
+    /// The smallest word that keeps a weight.
+    pub threshold: u32,
+    /// The factor of a weight that is kept; 1 without dropout.
+    pub kept: f32,
 }
 
 /// Where a cube works. Uniform over its units.

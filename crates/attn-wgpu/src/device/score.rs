@@ -20,6 +20,8 @@ pub struct Options {
     pub blocks: bool,
     /// A bias by relative position is given, whose −∞ hides.
     pub relative: bool,
+    /// Weights are dropped.
+    pub dropout: bool,
 }
 
 /// Whether keys may be hidden that the band shows.

@@ -95,6 +95,17 @@ pub fn block_strides(mask: &BlockMask) -> [usize; 4] {
     [step(batch, heads * of_head), step(heads, of_head), key_blocks, mask.table().len()]
 }
 
+/// Dropout as the kernels take it: the halves of its seed, the smallest word that keeps a weight, and the factor of one that is kept.
+pub fn dropout(problem: &Problem) -> ([u32; 2], u32, f32) {
+    match problem.dropout {
+        Some(dropout) => {
+            let halves = [dropout.seed as u32, (dropout.seed >> 32) as u32];
+            (halves, dropout.threshold(), dropout.scale() as f32)
+        }
+        None => ([0; 2], 0, 1.0),
+    }
+}
+
 /// The type as the kernels' compiler names it.
 pub fn element(tensor: &CubeTensor) -> ElemType {
     dtype_to_storage_type(tensor.dtype)

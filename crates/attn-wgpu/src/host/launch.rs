@@ -15,7 +15,7 @@ use crate::device::mma::{VECTOR, attention_mma};
 use crate::device::place::ScalarsLaunch;
 use crate::device::score::Options;
 use crate::host::arguments::{
-    bands, block_strides, blocks, element, heads_of_table, rows, scores_bool, scores_float, stepped, width,
+    bands, block_strides, blocks, dropout, element, heads_of_table, rows, scores_bool, scores_float, stepped, width,
 };
 use crate::host::tiles::{RowTiles, Tiles, Way};
 
@@ -121,6 +121,7 @@ fn pass(
     let sinks = if partial { None } else { operands.sinks.clone() };
     let mask_element = operands.mask.as_ref().map_or(dtype_to_storage_type(DType::U32), element);
     let strides = problem.block_mask.as_deref().map_or([0; 4], block_strides);
+    let dropout = dropout(problem);
     let mut first = 0;
     while first < problem.value_dim {
         let columns = tiles.columns.min(problem.value_dim - first);
@@ -140,6 +141,10 @@ fn pass(
             problem.scale as f32,
             problem.softcap.unwrap_or(1.0) as f32,
             f32::NEG_INFINITY,
+            dropout.0[0],
+            dropout.0[1],
+            dropout.1,
+            dropout.2,
         );
         let options = Options {
             softcap: problem.softcap.is_some(),
@@ -149,6 +154,7 @@ fn pass(
             keep: operands.keep,
             blocks: problem.block_mask.is_some(),
             relative: problem.relative_bias.is_some(),
+            dropout: problem.dropout.is_some(),
         };
         // Every launch finds the same LSE; the first one writes it.
         let lse = if first == 0 { lse.cloned() } else { None };

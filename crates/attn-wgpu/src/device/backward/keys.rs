@@ -5,6 +5,7 @@
 //!   each unit, for each of its keys:  k, v,  dk, dv = 0                                  in registers
 //!     for each head of the group, for each block of rows that see some key of the cube:
 //!       s_b = score(q_b·k), −∞ where hidden;  dP_b = dOut_b·v
+//!       dP_b ← dP_b·(0 or 1/(1 − p)), and so p_b as dv takes it, where weights are dropped
 //!       p_b = exp(s_b − base_b)·factor_b;  dS_b = p_b·(dP_b − shift_b), 0 where hidden
 //!       dk += dS_b·(softcap's slope)·q_b;  dv += p_b·dOut_b                              rows not taken where these are 0
 //!     dK = scale·dk,  dV = dv
@@ -16,6 +17,7 @@ use burn_cubecl::cubecl::prelude::*;
 use crate::device::backward::products::{add_columns, products};
 use crate::device::backward::{Block, FACTOR, SHIFT, STATISTICS};
 use crate::device::blocks::{BLOCK, table_row};
+use crate::device::dropout::kept;
 use crate::device::fetch::fetch;
 use crate::device::place::{Place, Reach, Scalars, facts, place, reach_of_keys};
 use crate::device::score::{Options, biased, cap_slope, capped, hides, relative_bias, seen};
@@ -199,7 +201,8 @@ pub fn attention_backward_keys<F: Float, M: Numeric, N: Size, W: Size>(
                     let at = (row * comptime!(config.value_dim) + scalars.first_column) / out_width;
                     #[unroll]
                     for e in 0..value_columns {
-                        grad[at + e] = Vector::cast_from(state.grad_value[r * value_columns + e]);
+                        grad[at + e] =
+                            Vector::cast_from(state.grad_value[r * value_columns + e] * Vector::new(scalars.kept));
                     }
                 }
             }
@@ -318,16 +321,23 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
                 }
                 x = select(seen, x, facts.neg_inf);
             }
-            let mut p = (x - base).exp() * factor;
-            let mut change = p * (weights[r * block + b] - shift) * cap_slope(capped, &facts, options);
+            let p = (x - base).exp() * factor;
+            let mut by_out = weights[r * block + b];
+            let mut dropped = p;
+            if comptime!(options.dropout) {
+                let kept = kept(keys.at[r], i, run.head, place.batch, scalars);
+                by_out *= kept * scalars.kept;
+                dropped *= kept;
+            }
+            let mut change = p * (by_out - shift) * cap_slope(capped, &facts, options);
             if comptime!(guarded) {
                 // What is hidden may have products of NaN.
                 let hidden = x == facts.neg_inf;
-                p = select(hidden, zero, p);
+                dropped = select(hidden, zero, dropped);
                 change = select(hidden, zero, change);
             }
             s[r * block + b] = change;
-            weights[r * block + b] = p;
+            weights[r * block + b] = dropped;
         }
     }
     add_columns::<F, N>(

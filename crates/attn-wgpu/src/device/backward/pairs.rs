@@ -11,6 +11,7 @@ use crate::device::backward::keys::{is_in_block, table_at};
 use crate::device::backward::totals::{Target, place_of};
 use crate::device::backward::{FACTOR, SHIFT, STATISTICS};
 use crate::device::blocks::{BLOCK, table_row};
+use crate::device::dropout::kept;
 use crate::device::place::{Place, Scalars, bounds, facts};
 use crate::device::score::{Options, biased, capped, relative_bias, seen};
 
@@ -129,6 +130,9 @@ pub fn attention_backward_pairs<F: Float, O: Float, M: Numeric, N: Size, W: Size
                     let value_at =
                         (batch * value.stride(0) + place.kv_head * value.stride(1) + j * value.stride(2)) / out_width;
                     by_value = product::<F, W>(grad_out, at, value, value_at, comptime!(config.value_dim / out_width));
+                }
+                if comptime!(options.dropout && config.by_out) {
+                    by_value *= kept(j, i, head, batch, &scalars) * scalars.kept;
                 }
                 let mut x = capped(dot, &facts, options);
                 x = biased::<F>(x, j, j as i32, &facts, &bias, options);

@@ -5,6 +5,7 @@
 //!   each unit, for each of its rows:  q, dOut,  dq = 0                                   in registers
 //!     for each block of keys that some row of the cube may see:
 //!       s_b = score(q·k_b), −∞ where hidden;  dP_b = dOut·v_b
+//!       dP_b ← dP_b·(0 or 1/(1 − p)) where weights are dropped
 //!       p_b = exp(s_b − base)·factor;  dS_b = p_b·(dP_b − shift), 0 where hidden
 //!       sums of dS_b by slope and table;  dq += dS_b·(softcap's slope)·k_b               keys not taken where dS_b = 0
 //!     dQ = scale·dq
@@ -18,8 +19,9 @@ use burn_cubecl::cubecl::prelude::*;
 use crate::device::backward::products::{add_columns, products};
 use crate::device::backward::{Block, FACTOR, GRAD_LSE, SHIFT, STATISTICS, SUMS};
 use crate::device::blocks::{BLOCK, half_word, is_visible, table_row};
+use crate::device::dropout::kept_from;
 use crate::device::fetch::fetch;
-use crate::device::place::{Scalars, facts, place, reach};
+use crate::device::place::{Place, Scalars, facts, place, reach};
 use crate::device::score::{Options, Score, biased, cap_slope, capped, hides, relative_bias, seen};
 
 /// The LSE beyond which its rounding is felt in the weights: here by 2·10⁻⁶.
@@ -109,8 +111,6 @@ pub fn attention_backward_rows<F: Float, M: Numeric, N: Size, W: Size>(
         }
         let end = run.end;
 
-        let mut heads = Array::<usize>::new(own);
-        let mut queries = Array::<usize>::new(own);
         let mut state = Rows::<N, W> {
             facts: Sequence::new(),
             query: Array::new(comptime!(own * steps)),
@@ -122,6 +122,8 @@ pub fn attention_backward_rows<F: Float, M: Numeric, N: Size, W: Size>(
             sums: Array::new(comptime!(own * SUMS)),
             bits: Array::new(comptime!(2 * own)),
             table_at: Array::new(own),
+            heads: Array::new(own),
+            queries: Array::new(own),
         };
         #[unroll]
         for r in 0..own {
@@ -129,8 +131,8 @@ pub fn attention_backward_rows<F: Float, M: Numeric, N: Size, W: Size>(
             let row = min(reach.first_row + r * CUBE_DIM as usize + UNIT_POS as usize, reach.rows - 1);
             let head = place.first_head + row / query_len;
             let i = row % query_len;
-            heads[r] = head;
-            queries[r] = i;
+            state.heads[r] = head;
+            state.queries[r] = i;
             #[comptime]
             if let ComptimeOption::Some(table) = &relative {
                 state.table_at[r] = head * table.stride(0);
@@ -183,11 +185,11 @@ pub fn attention_backward_rows<F: Float, M: Numeric, N: Size, W: Size>(
                     if is_visible(blocks, &place, &reach, &scalars, query_len, cube_rows, key_block) {
                         #[unroll]
                         for r in 0..own {
-                            let row = table_row(&place, &scalars, heads[r], queries[r]);
+                            let row = table_row(&place, &scalars, state.heads[r], state.queries[r]);
                             #[unroll]
                             for half in 0..2 {
                                 state.bits[2 * r + half] =
-                                    half_word(blocks, &scalars, row, key_block, queries[r], half);
+                                    half_word(blocks, &scalars, row, key_block, state.queries[r], half);
                             }
                         }
                         // Steps end with the block, since the bits are its own.
@@ -197,7 +199,8 @@ pub fn attention_backward_rows<F: Float, M: Numeric, N: Size, W: Size>(
                         let mut j0 = max(first, reach.start);
                         while j0 < run.end {
                             step::<F, M, N, W>(
-                                j0, key, value, &mask, &bias, &relative, &run, &mut state, config, block, true,
+                                j0, key, value, &mask, &bias, &relative, &place, &scalars, &run, &mut state, config,
+                                block, true,
                             );
                             j0 += block as i32;
                         }
@@ -210,18 +213,21 @@ pub fn attention_backward_rows<F: Float, M: Numeric, N: Size, W: Size>(
                 while j0 < end {
                     if comptime!(hides(options)) {
                         step::<F, M, N, W>(
-                            j0, key, value, &mask, &bias, &relative, &run, &mut state, config, block, true,
+                            j0, key, value, &mask, &bias, &relative, &place, &scalars, &run, &mut state, config, block,
+                            true,
                         );
                         j0 += block as i32;
                     } else {
                         if j0 >= reach.all_start && j0 + block as i32 <= reach.all_end {
                             step::<F, M, N, W>(
-                                j0, key, value, &mask, &bias, &relative, &run, &mut state, config, block, false,
+                                j0, key, value, &mask, &bias, &relative, &place, &scalars, &run, &mut state, config,
+                                block, false,
                             );
                             j0 += block as i32;
                         } else {
                             step::<F, M, N, W>(
-                                j0, key, value, &mask, &bias, &relative, &run, &mut state, config, edge, true,
+                                j0, key, value, &mask, &bias, &relative, &place, &scalars, &run, &mut state, config,
+                                edge, true,
                             );
                             j0 += edge as i32;
                         }
@@ -297,6 +303,10 @@ struct Rows<N: Size, W: Size> {
     bits: Array<u32>,
     /// Where the head's table by relative position begins.
     table_at: Array<usize>,
+    /// h.
+    heads: Array<usize>,
+    /// i.
+    queries: Array<usize>,
 }
 
 /// Takes `block` keys from `j0` on into account. Where not `guarded`, every row sees them all.
@@ -309,6 +319,8 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
     mask: &ComptimeOption<&Tensor<M>>,
     bias: &ComptimeOption<&Tensor<F>>,
     relative: &ComptimeOption<&Tensor<F>>,
+    place: &Place,
+    scalars: &Scalars,
     run: &Run,
     rows: &mut Rows<N, W>,
     #[comptime] config: Config,
@@ -340,9 +352,16 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
     let value_steps = comptime!(if config.by_out { out_steps } else { 0 });
     let values = fetch::<F, W>(value, run.value_base, run.value_stride, j0, run.last_key, value_steps, block, plane);
     // Zeros where the output has no gradient.
-    let by_value = products::<F, W>(&rows.grad_out, value, &values, &values_at, value_steps, own, block, plane);
+    let mut by_value = products::<F, W>(&rows.grad_out, value, &values, &values_at, value_steps, own, block, plane);
     #[unroll]
     for r in 0..own {
+        if comptime!(options.dropout && config.by_out) {
+            let kept = kept_from(j0, rows.queries[r], rows.heads[r], place.batch, scalars, block);
+            #[unroll]
+            for b in 0..block {
+                by_value[r * block + b] *= kept[b] * scalars.kept;
+            }
+        }
         let facts = rows.facts.index(r);
         let mut slopes = Array::<f32>::new(block);
         #[unroll]

@@ -15,7 +15,7 @@ use crate::device::backward::keys::{self, attention_backward_keys};
 use crate::device::backward::rows::{self, attention_backward_rows};
 use crate::device::place::ScalarsLaunch;
 use crate::device::score::Options;
-use crate::host::arguments::{bands, block_strides, element, rows, width};
+use crate::host::arguments::{bands, block_strides, dropout, element, rows, width};
 use crate::host::backward::{UNITS, addresses, each, empty, options};
 use crate::host::launch::{Operands, spread};
 use crate::host::tiles::Side;
@@ -69,6 +69,7 @@ impl<'a> Pass<'a> {
                 keep: operands.keep,
                 blocks: problem.block_mask.is_some(),
                 relative: problem.relative_bias.is_some(),
+                dropout: problem.dropout.is_some(),
             },
             mask_element: operands.mask.as_ref().map_or(dtype_to_storage_type(DType::U32), element),
             grad_out,
@@ -91,6 +92,7 @@ impl<'a> Pass<'a> {
     pub fn scalars(&self, packed: usize, tiles: usize, first_column: usize) -> ScalarsLaunch {
         let problem = self.problem;
         let strides = problem.block_mask.as_deref().map_or([0; 4], block_strides);
+        let (halves, threshold, kept) = dropout(problem);
         ScalarsLaunch::new(
             problem.heads,
             problem.group(),
@@ -107,6 +109,10 @@ impl<'a> Pass<'a> {
             problem.scale as f32,
             problem.softcap.unwrap_or(1.0) as f32,
             f32::NEG_INFINITY,
+            halves[0],
+            halves[1],
+            threshold,
+            kept,
         )
     }
 
