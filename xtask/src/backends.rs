@@ -123,7 +123,7 @@ pub const TABLE: &[Backend] = &[
 pub const DEFAULT: [&str; 2] = ["ndarray", "flex"];
 
 /// The packages with one feature for each backend.
-pub const WITH_FEATURES: [&str; 13] = [
+pub const WITH_FEATURES: [&str; 14] = [
     "burn-attn",
     "attn-testing",
     "attn-benches",
@@ -137,6 +137,7 @@ pub const WITH_FEATURES: [&str; 13] = [
     "attn-example-recommend",
     "attn-example-forecast",
     "attn-example-fuse",
+    "attn-example-lm",
 ];
 
 /// Those of them that are libraries alone.

@@ -20,22 +20,22 @@ use crate::workspace;
 pub struct Args {
     /// The program
     #[arg(value_parser = PossibleValuesParser::new(TABLE.map(|row| row.name)))]
-    name: String,
+    pub name: String,
     /// A backend to run it on; repeat for more [default: the example's own]
     #[arg(long = "backend", value_name = "NAME", value_parser = backends::parse_backend)]
-    backends: Vec<&'static Backend>,
+    pub backends: Vec<&'static Backend>,
     /// For examples that learn: a run of a minute or two
     #[arg(long)]
-    short: bool,
+    pub short: bool,
     /// For examples that learn: begin anew, also where an earlier run was stopped or is done
     #[arg(long)]
-    fresh: bool,
+    pub fresh: bool,
     /// For examples that learn: where the checkpoint, the pictures and the page go [default: examples/ in cargo's target folder]
     #[arg(long, value_name = "FOLDER")]
-    out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// What to pass to the program itself: `--seed 2`, `--epochs 9`, `--help`, and what it has of its own
     #[arg(last = true, value_name = "ARGS")]
-    pass: Vec<OsString>,
+    pub pass: Vec<OsString>,
 }
 
 /// An example.
@@ -59,7 +59,7 @@ enum Kind {
     },
 }
 
-const TABLE: [Example; 8] = [
+const TABLE: [Example; 9] = [
     Example { name: "libtorch", backends: &["ndarray", "tch"], kind: Kind::Once },
     learns("translate", None, &[("--catalogues", "django")]),
     learns("sentiment", Some("vader"), &[]),
@@ -68,6 +68,7 @@ const TABLE: [Example; 8] = [
     learns("recommend", None, &[]),
     learns("forecast", Some("vega"), &[]),
     learns("fuse", Some("sklearn-digits"), &[]),
+    learns("lm", Some("moby-dick"), &[]),
 ];
 
 /// An example that learns, on Flex where no backend is named.

@@ -23,6 +23,7 @@ mod registry;
 mod table;
 mod test;
 mod tidy;
+mod train;
 mod verify;
 mod workspace;
 
@@ -56,6 +57,8 @@ enum Command {
     Demo(demo::Args),
     /// Run one of the small programs of examples/
     Example(example::Args),
+    /// Train a small language model on a novel, and let it write
+    Train(train::Args),
     /// Fetch the examples' data into the cache
     Data(data::Args),
     /// Fetch LibTorch for the backend tch into the cache
@@ -85,6 +88,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Example(args) => example::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Libtorch(args) => libtorch::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -11,6 +11,7 @@
 //! | accuracy, macro F1, naive Bayes on words | [`classes`] |
 //! | which input each position reads, through all layers | [`rollout()`] |
 //! | the curve of the loss, a page with images and text lit up | [`curve`], [`page`] |
+//! | which token reads which | [`heat_map()`] |
 //!
 //! Everything random follows from `--seed`: the first weights, the order of samples, dropout, augmentation. On NdArray and Flex the
 //! same command gives the same bits, also across a stop.
@@ -21,6 +22,7 @@ pub mod curve;
 pub mod digits;
 mod evaluation;
 pub mod files;
+mod heat_map;
 mod options;
 pub mod order;
 pub mod page;
@@ -32,6 +34,7 @@ pub mod words;
 
 pub use checkpoint::Checkpoint;
 pub use evaluation::{Baseline, Evaluation, Goal};
+pub use heat_map::heat_map;
 pub use options::Options;
 pub use rollout::rollout;
 pub use train::{Batch, Outcome, Plan, Trained, seeded, train};

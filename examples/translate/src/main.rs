@@ -10,7 +10,6 @@
 //! reads (See et al. 2017). A tenth of the messages is held out, after all have been made unlike each other; words are those of the rest.
 //! It must beat copying the English in chrF (Popović 2015).
 
-mod alignment;
 mod catalogues;
 mod dates;
 mod lesson;

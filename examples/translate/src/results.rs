@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use learn::curve::{self, Series};
-use learn::files;
 use learn::page::{Page, escape, table};
+use learn::{files, heat_map};
 
-use crate::alignment::picture;
 use crate::lesson::Learned;
 use crate::task::Task;
 
@@ -60,7 +59,7 @@ fn page(task: &Task, all: &[Learned], curve: String) -> String {
     for at in drawn(task, all) {
         let alignment = |one: &Learned| {
             let output = &one.outputs[at];
-            let picture = picture(&output.read, &output.written, &output.alignment);
+            let picture = heat_map("alignment", &output.read, &output.written, &output.alignment);
             let is_right = output.text == task.held[at].target;
             let caption = format!("{}: <b>{}</b>", one.score.name(), escape(&output.text));
             let truth =

