@@ -11,7 +11,7 @@
 mod baselines;
 mod burns;
 mod compare;
-mod memory;
+mod cost;
 mod model;
 mod report;
 mod results;
@@ -128,10 +128,10 @@ fn run_one(args: &Args, folder: &Path, of_burn: bool) -> Result<ExitCode> {
         Results { plan, report: &report, evaluation: &evaluation, losses, held, bits: &bits, written: &written };
     let page = results::write(folder, &model, &results)?;
     println!(
-        "{written}\n\n{} steps, {seconds:.0} s; {} a step; peak memory {}",
+        "{written}\n\n{} steps, {seconds:.0} s; {} and {} a step",
         plan.steps,
-        report.time(),
-        report.memory()
+        report.shown_time(),
+        report.shown_memory()
     );
     println!("The page: {}", page.display());
     let code = evaluation.conclude(losses);

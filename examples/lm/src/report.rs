@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use learn::{Plan, files};
 use serde::{Deserialize, Serialize};
 
-use crate::training::Cost;
+use crate::cost::Cost;
 
 /// The file in a run's folder.
 const FILE: &str = "report.json";
@@ -23,8 +23,8 @@ pub struct Report {
     pub bits: f64,
     /// Seconds of a step, the median.
     pub seconds: Option<f64>,
-    /// The most memory of the process that trained, in bytes.
-    pub peak: Option<u64>,
+    /// The most bytes of memory that the process held within a step, the median.
+    pub memory: Option<u64>,
 }
 
 impl Report {
@@ -35,12 +35,9 @@ impl Report {
     pub fn new(plan: &Plan, parameters: usize, bits: f64, cost: Cost, folder: &Path) -> Result<Self> {
         let run = serde_json::to_string(plan)?;
         let earlier = Self::read(folder).ok().filter(|earlier| cost.seconds.is_none() && earlier.run == run);
-        let (seconds, peak) = match earlier {
-            Some(earlier) => (earlier.seconds, earlier.peak),
-            // The memory of a process that did no step is not that of a training.
-            None => (cost.seconds, cost.peak.filter(|_| cost.seconds.is_some())),
-        };
-        Ok(Self { run, parameters, bits, seconds, peak })
+        let (seconds, memory) =
+            earlier.map_or((cost.seconds, cost.memory), |earlier| (earlier.seconds, earlier.memory));
+        Ok(Self { run, parameters, bits, seconds, memory })
     }
 
     /// Writes it.
@@ -62,13 +59,18 @@ impl Report {
     }
 
     /// Milliseconds of a step, for a person.
-    pub fn time(&self) -> String {
+    pub fn shown_time(&self) -> String {
         self.seconds.map_or_else(|| "–".into(), |seconds| format!("{:.0} ms", 1e3 * seconds))
     }
 
+    /// Memory in millions of bytes.
+    pub fn megabytes(&self) -> Option<f64> {
+        self.memory.map(|bytes| bytes as f64 / 1e6)
+    }
+
     /// Memory, for a person.
-    pub fn memory(&self) -> String {
-        self.peak.map_or_else(|| "–".into(), |peak| format!("{:.0} MB", peak as f64 / 1e6))
+    pub fn shown_memory(&self) -> String {
+        self.megabytes().map_or_else(|| "–".into(), |megabytes| format!("{megabytes:.0} MB"))
     }
 }
 
@@ -81,16 +83,16 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("attn-lm-report-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let plan = Plan::new("a test", "any", 1, 10, 2, 5);
-        let cost = Cost { seconds: Some(0.25), peak: Some(3_000_000) };
+        let cost = Cost { seconds: Some(0.25), memory: Some(3_000_000) };
         let first = Report::new(&plan, 9, 2.5, cost, &folder).unwrap();
         first.write(&folder).unwrap();
         assert_eq!(Report::read(&folder).unwrap(), first);
-        assert_eq!((first.time(), first.memory()), ("250 ms".into(), "3 MB".into()));
-        let idle = Cost { seconds: None, peak: Some(1) };
+        assert_eq!((first.shown_time(), first.shown_memory()), ("250 ms".into(), "3 MB".into()));
+        let idle = Cost::default();
         assert_eq!(Report::new(&plan, 9, 2.5, idle, &folder).unwrap(), first);
-        // Of another run nothing is known, nor does what did nothing cost anything.
+        // Of another run nothing is known.
         let other = Report::new(&Plan { seed: 2, ..plan }, 9, 2.5, idle, &folder).unwrap();
-        assert_eq!((other.time(), other.memory()), ("–".into(), "–".into()));
+        assert_eq!((other.shown_time(), other.shown_memory()), ("–".into(), "–".into()));
         fs::remove_dir_all(&folder).unwrap();
         assert!(format!("{:#}", Report::read(&folder).unwrap_err()).contains("report.json"));
     }

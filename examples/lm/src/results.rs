@@ -82,7 +82,7 @@ fn facts(page: &mut Page, results: &Results<'_>) {
     }
     let of = format!("of {} pieces each, seed {}, on {}", plan.batch, plan.seed, plan.backend);
     facts.push(("steps", plan.steps.to_string(), of));
-    facts.push(("time of a step", report.time(), format!("the median; the process held {} at most", report.memory())));
+    facts.push(("time of a step", report.shown_time(), format!("in {} of memory; medians", report.shown_memory())));
     page.facts(&facts);
 }
 
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn the_page_holds_what_there_is() {
         let plan = Plan::new("a test", "any", 1, 10, 2, 5);
-        let report = Report::new(&plan, 9, 2.5, crate::training::Cost::default(), Path::new("no/such/folder")).unwrap();
+        let report = Report::new(&plan, 9, 2.5, crate::cost::Cost::default(), Path::new("no/such/folder")).unwrap();
         let evaluation = Evaluation::new("bits a byte", learn::Goal::Low, "language model", 2.5).beats("counting", 3.0);
         let (held, bits) = (&b"A man. A plan."[..], vec![3.0; 13]);
         let losses = &[3.0, 2.0][..];

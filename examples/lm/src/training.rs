@@ -1,26 +1,22 @@
-//! The training of one model: which bytes a step sees, how long it takes, how much memory.
+//! The training of one model, and which bytes a step of it sees.
 
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::Result;
 use burn::tensor::Device;
 use learn::{Batch, Outcome, Plan, train};
 use rand::Rng;
 
-use crate::memory;
+use crate::cost::{Cost, Meter};
 use crate::model::{LanguageModel, LanguageModelConfig, tensor};
 use crate::weights::drawn;
 
 /// Bytes of a step, in as many pieces as the context makes of them. Few: in the same time a model of this size learns more from many
 /// small steps (bits a byte after 600 kB: 2.58 with 512, 2.67 with 1024, 2.88 with 2048).
 const BYTES: usize = 512;
-/// Steps that are timed together, as the losses of as many are read from the device together.
-const TIMED: usize = 8;
-
 /// What to train, and on what.
 pub struct Training<'a> {
     /// The model.
@@ -29,15 +25,6 @@ pub struct Training<'a> {
     pub text: &'a [u8],
     /// Its numbers.
     pub plan: Plan,
-}
-
-/// What a process has seen of its part of a training.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Cost {
-    /// Seconds of a step, the median. `None` if no step was left to do.
-    pub seconds: Option<f64>,
-    /// The most memory of the process, in bytes, where the system tells.
-    pub peak: Option<u64>,
 }
 
 impl<'a> Training<'a> {
@@ -63,13 +50,12 @@ impl<'a> Training<'a> {
     pub fn run(&self, device: &Device, folder: &Path, fresh: bool) -> Result<(Outcome<LanguageModel>, Cost)> {
         let device = device.clone().autodiff();
         let model = drawn(self.config.init(&device)?, self.plan.seed);
-        let mut starts = Vec::new();
+        let mut meter = Meter::default();
         let outcome = train(&self.plan, &device, folder, fresh, model, |model, batch| {
-            starts.push(Instant::now());
+            meter.step();
             Ok(model.surprise(tensor(&self.pieces(batch), &device))?.mean())
         })?;
-        starts.push(Instant::now());
-        Ok((outcome, Cost { seconds: median(&starts), peak: memory::peak() }))
+        Ok((outcome, meter.stop()))
     }
 
     /// The pieces of a step, each with the byte after it.
@@ -85,15 +71,4 @@ impl<'a> Training<'a> {
 /// Pieces of a text, and those of a step.
 fn pieces(text: usize, context: usize) -> (usize, usize) {
     (text.saturating_sub(1) / context.max(1), (BYTES / context.max(1)).max(1))
-}
-
-/// The median time from one of these to the next, by runs of [`TIMED`]: on a GPU a step begins before the last has ended.
-fn median(starts: &[Instant]) -> Option<f64> {
-    let steps = starts.len().saturating_sub(1);
-    let run = TIMED.min(steps);
-    let mut times: Vec<f64> = (0..steps.checked_div(run)?)
-        .map(|at| (starts[(at + 1) * run] - starts[at * run]).as_secs_f64() / run as f64)
-        .collect();
-    times.sort_by(f64::total_cmp);
-    Some(times[times.len() / 2])
 }

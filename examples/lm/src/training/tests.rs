@@ -1,7 +1,6 @@
 //! Trainings follow from their seed: the same on every backend and of Burn's modules but for rounding, the same to the bit after a stop.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use learn::Trained;
 
@@ -103,23 +102,4 @@ fn pieces_lie_in_the_text_and_have_a_context_and_a_byte() {
             assert!((at * 32..(at + 1) * 32).contains(&usize::from(piece[0])));
         }
     }
-}
-
-#[test]
-fn the_time_of_a_step_is_the_median_of_runs_of_steps() {
-    let start = Instant::now();
-    let marks = |seconds: &[f64]| -> Vec<Instant> {
-        let mut at = 0.0;
-        let rest = seconds.iter().map(|seconds| {
-            at += seconds;
-            start + Duration::from_secs_f64(at)
-        });
-        [start].into_iter().chain(rest).collect()
-    };
-    assert_eq!(median(&[]), None);
-    assert_eq!(median(&marks(&[])), None);
-    assert!((median(&marks(&[1.0, 3.0])).unwrap() - 2.0).abs() < 1e-9);
-    // Three runs of eight steps, one of which was held up, and one left over.
-    let seconds = [[1.0; 8], [9.0; 8], [2.0; 8]].concat();
-    assert!((median(&marks(&[&seconds[..], &[70.0]].concat())).unwrap() - 2.0).abs() < 1e-9);
 }
