@@ -30,15 +30,23 @@ pub struct Series {
     pub is_faint: bool,
 }
 
-/// The loss of every step, and its mean over a fortieth of them.
+/// The most points of a line that is drawn for each step: more than there are pixels would be a band.
+const POINTS: usize = 1500;
+
+/// The loss of every step, or of as many as there is room for, and its mean over a fortieth of them.
 pub fn of_losses(losses: &[f32]) -> String {
     let window = losses.len().div_ceil(40).max(1);
     let mean_at = |at: usize| {
         let part = &losses[at.saturating_sub(window / 2)..(at + window.div_ceil(2)).min(losses.len())];
         f64::from(part.iter().sum::<f32>()) / part.len() as f64
     };
-    let points = |value: &dyn Fn(usize) -> f64| (0..losses.len()).map(|at| ((at + 1) as f64, value(at))).collect();
-    let each = Series { name: "each step".into(), points: points(&|at| losses[at].into()), colour: 0, is_faint: true };
+    let every = losses.len().div_ceil(POINTS).max(1);
+    let points = |value: &dyn Fn(usize) -> f64| {
+        let drawn = (0..losses.len()).filter(|at| at.is_multiple_of(every) || at + 1 == losses.len());
+        drawn.map(|at| ((at + 1) as f64, value(at))).collect::<Vec<_>>()
+    };
+    let name = if every == 1 { "each step".into() } else { format!("one step in {every}") };
+    let each = Series { name, points: points(&|at| losses[at].into()), colour: 0, is_faint: true };
     let mean = Series { name: format!("mean of {window}"), points: points(&mean_at), colour: 0, is_faint: false };
     svg("The loss while learning", "step", &[each, mean], Some(0.0))
 }
@@ -65,7 +73,9 @@ pub fn svg(title: &str, x_name: &str, series: &[Series], least: Option<f64>) -> 
     }
     for tick in ticks(x_from, x_to) {
         let (x, y) = (across(tick), HEIGHT - BOTTOM + 18.0);
-        let _ = write!(out, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{}</text>", shown(tick));
+        // A long number at the right end would be cut.
+        let anchor = if x > WIDTH - RIGHT - 10.0 { "end" } else { "middle" };
+        let _ = write!(out, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>", shown(tick));
     }
     let (x, y) = (WIDTH - RIGHT, HEIGHT - 7.0);
     let _ = write!(out, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"end\">{}</text>", escape(x_name));
@@ -171,6 +181,13 @@ mod tests {
                 "{point:?}"
             );
         }
+    }
+
+    #[test]
+    fn many_steps_are_thinned_and_their_last_number_is_whole() {
+        let svg = of_losses(&vec![1.0; 12000]);
+        assert!(svg.contains("one step in 8") && svg.contains("text-anchor=\"end\">12000</text>"));
+        assert!(svg.split("<path class=\"series").all(|path| path.matches('L').count() <= POINTS));
     }
 
     #[test]

@@ -118,29 +118,33 @@ fn early(ours: &Run, burns: &Run) -> String {
     format!("Over the first {steps} steps the losses differ by {:.1e} at most", apart.fold(0.0, f32::max))
 }
 
-/// Writes the page and the chart; gives the page's path.
+/// Writes the page and the charts; gives the page's path.
 fn write(folder: &Path, ours: &Run, burns: &Run, context: usize) -> Result<PathBuf> {
-    let chart = chart(&[ours, burns]);
-    files::write_atomically(&folder.join("compare.svg"), chart.as_bytes())?;
+    let charts = [false, true].map(|by_time| chart(&[ours, burns], by_time));
+    for (name, chart) in ["compare.svg", "compare-by-time.svg"].iter().zip(&charts) {
+        files::write_atomically(&folder.join(name), chart.as_bytes())?;
+    }
     let path = folder.join("compare.html");
-    files::write_atomically(&path, page(ours, burns, context, &chart).as_bytes())?;
+    files::write_atomically(&path, page(ours, burns, context, &charts).as_bytes())?;
     Ok(std::path::absolute(&path).unwrap_or(path))
 }
 
-/// Mean losses over a sixtieth of the steps, a line a run.
-fn chart(runs: &[&Run]) -> String {
+/// Mean losses over a sixtieth of the steps, a line a run: by steps, or where `by_time` by the seconds that they took.
+fn chart(runs: &[&Run], by_time: bool) -> String {
     let line = |(colour, run): (usize, &&Run)| {
         let window = run.losses.len().div_ceil(60).max(1);
+        let unit = if by_time { run.report.seconds.unwrap_or(f64::NAN) } else { 1.0 };
         let mean = |(at, part): (usize, &[f32])| {
-            (((at + 1) * window) as f64, f64::from(part.iter().sum::<f32>()) / part.len() as f64)
+            (((at + 1) * window) as f64 * unit, f64::from(part.iter().sum::<f32>()) / part.len() as f64)
         };
         let points = run.losses.chunks_exact(window).enumerate().map(mean).collect();
         Series { name: run.name.to_string(), points, colour, is_faint: false }
     };
-    curve::svg("The loss while learning", "step", &runs.iter().enumerate().map(line).collect::<Vec<_>>(), None)
+    let (title, x_name) = if by_time { ("The loss by time", "seconds") } else { ("The loss by steps", "step") };
+    curve::svg(title, x_name, &runs.iter().enumerate().map(line).collect::<Vec<_>>(), None)
 }
 
-fn page(ours: &Run, burns: &Run, context: usize, chart: &str) -> String {
+fn page(ours: &Run, burns: &Run, context: usize, charts: &[String]) -> String {
     let lead = "One language model, trained twice from the same first weights on the same bytes: its blocks are this library's, or made of \
                 Burn's own modules, whose attention repeats grouped keys and values and keeps a score for each pair of bytes.";
     let mut page = Page::new("The same loss for less", lead);
@@ -155,8 +159,11 @@ fn page(ours: &Run, burns: &Run, context: usize, chart: &str) -> String {
         ("memory of a step", mine.shown_memory(), times(mine.megabytes(), theirs.megabytes())),
         ("steps", ours.losses.len().to_string(), format!("with a context of {context} bytes")),
     ]);
-    page.section("The loss", &format!("{}. Later, what is rounded otherwise adds up.", early(ours, burns)));
-    page.html(chart);
+    page.section(
+        "The loss",
+        &format!("{}: one line hides the other. Later what was rounded otherwise adds up.", early(ours, burns)),
+    );
+    page.side_by_side(charts);
     page.section(
         "Both",
         "Medians over the steps. Memory is the most that the process held within a step: code, text, weights and moments, too.",
@@ -206,10 +213,11 @@ mod tests {
     #[test]
     fn the_page_shows_both() {
         let (ours, burns) = (made("ours", 2.5, 0.1, 100_000_000), made("Burn's modules", 2.51, 0.2, 300_000_000));
-        let html = page(&ours, &burns, 256, &chart(&[&ours, &burns]));
+        let charts = [false, true].map(|by_time| chart(&[&ours, &burns], by_time));
+        let html = page(&ours, &burns, 256, &charts);
         for wanted in ["2.00 times as much", "3.00 times as much", "<td>100 ms</td><td>100 MB</td>", "context of 256"] {
             assert!(html.contains(wanted), "{wanted}: {html}");
         }
-        assert_eq!(html.matches("<path class=\"series s1\"").count(), 2, "a line and its mark");
+        assert_eq!(html.matches("<path class=\"series s1\"").count(), 4, "lines and their marks");
     }
 }

@@ -22,6 +22,8 @@ const DRAWN: usize = 24;
 pub struct Results<'a> {
     /// The numbers of the training.
     pub plan: &'a Plan,
+    /// Bytes that the model sees at once.
+    pub context: usize,
     /// Its cost.
     pub report: &'a Report,
     /// Bits a byte beside those of counting.
@@ -73,16 +75,16 @@ fn page(results: &Results<'_>, curve: &str, drawn: &[u8], blocks: &[Vec<Head>]) 
 }
 
 fn facts(page: &mut Page, results: &Results<'_>) {
-    let Results { plan, report, evaluation, .. } = results;
+    let Results { plan, context, report, evaluation, .. } = results;
     let of = format!("{}; {} parameters", evaluation.metric, report.parameters);
     let mut facts = vec![(&*evaluation.name, evaluation.shown(evaluation.value), of)];
     for baseline in &evaluation.baselines {
         let note = if evaluation.is_better_than(baseline) { "beaten" } else { "not beaten" };
         facts.push((&baseline.name, evaluation.shown(baseline.value), note.to_string()));
     }
-    let of = format!("of {} pieces each, seed {}, on {}", plan.batch, plan.seed, plan.backend);
+    let of = format!("of {} × {context} bytes each, seed {}, on {}", plan.batch, plan.seed, plan.backend);
     facts.push(("steps", plan.steps.to_string(), of));
-    facts.push(("time of a step", report.shown_time(), format!("in {} of memory; medians", report.shown_memory())));
+    facts.push(("time of a step", report.shown_time(), format!("memory {}; medians", report.shown_memory())));
     page.facts(&facts);
 }
 
@@ -157,8 +159,16 @@ mod tests {
         let (held, bits) = (&b"A man. A plan."[..], vec![3.0; 13]);
         let losses = &[3.0, 2.0][..];
         let written = "a <whale>\nblows";
-        let results =
-            Results { plan: &plan, report: &report, evaluation: &evaluation, losses, held, bits: &bits, written };
+        let results = Results {
+            plan: &plan,
+            context: 256,
+            report: &report,
+            evaluation: &evaluation,
+            losses,
+            held,
+            bits: &bits,
+            written,
+        };
         let html = page(&results, "<svg></svg>", b"ab", &[vec![vec![vec![1.0, 0.0], vec![0.5, 0.5]]; 2]]);
         for wanted in ["2.5000", "beaten", "a &lt;whale&gt;<br>blows", "--w:0.500", "block 1, head 2"] {
             assert!(html.contains(wanted), "{wanted}: {html}");

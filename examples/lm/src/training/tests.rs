@@ -24,9 +24,9 @@ fn folder(name: &str) -> PathBuf {
 
 /// A small model, all of whose numbers but its size are those of the real one.
 fn training<'a>(text: &'a [u8], backend: &'static str, of_burn: bool, steps: usize) -> Training<'a> {
-    let config = LanguageModelConfig::new(of_burn, 32).with_d_model(32).with_layers(2);
+    let config = LanguageModelConfig::new(of_burn, 32).with_d_model(16).with_layers(1);
     let mut training = Training::new(config, text, backend, 1, steps);
-    training.plan.batch = 8;
+    training.plan.batch = 4;
     training
 }
 
