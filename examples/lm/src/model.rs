@@ -94,6 +94,7 @@ pub struct LanguageModel {
 
 /// The blocks.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a model has one, and holds parameters beside which it is small")]
 pub enum Body {
     /// This library's.
     Ours(TransformerDecoder),
