@@ -16,7 +16,7 @@ use learn::{Checkpoint, Evaluation, Goal, files, stop};
 use crate::Attends;
 use crate::report::Report;
 
-/// Bits a byte by which the two may differ: no more than two runs of one of them by other seeds do.
+/// Bits a byte by which the two may differ: less than two seeds of one of them do (0.033 after 1000 steps with seeds 1 and 2).
 const NOISE: f64 = 0.02;
 /// How long a run that was asked to stop may take to write its checkpoint.
 const PATIENCE: Duration = Duration::from_secs(60);
