@@ -84,7 +84,9 @@ fn facts(page: &mut Page, results: &Results<'_>) {
     }
     let of = format!("of {} × {context} bytes each, seed {}, on {}", plan.batch, plan.seed, plan.backend);
     facts.push(("steps", plan.steps.to_string(), of));
-    facts.push(("time of a step", report.shown_time(), format!("memory {}; medians", report.shown_memory())));
+    let memory =
+        report.memory.map_or_else(|| "the median".into(), |_| format!("memory {}; medians", report.shown_memory()));
+    facts.push(("time of a step", report.shown_time(), memory));
     page.facts(&facts);
 }
 
