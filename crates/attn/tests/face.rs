@@ -41,8 +41,6 @@ fn kernels_agree_and_the_plan_names_the_one_that_serves() -> Result<(), Attentio
             "ndarray" | "flex" => ("cpu", "cpu", "first choice"),
             // LibTorch has no fused kernel for values of another dimension than the keys.
             "tch" => ("composite", "composite", "head dimension"),
-            // With fusion, operations are put off, and the kernel's backward pass is not.
-            _ if cfg!(feature = "fusion") => ("cube", "composite", "backward"),
             _ => ("cube", "cube", "backward"),
         };
         assert_eq!((plan.forward.kernel, plan.backward.kernel), (forward, backward));
