@@ -13,11 +13,15 @@ use learn::curve::{self, Series};
 use learn::page::{Page, table};
 use learn::{Checkpoint, Evaluation, Goal, files, stop};
 
-use crate::Attends;
 use crate::report::Report;
+use crate::{Args, Attends};
 
 /// Bits a byte by which the two may differ: less than two seeds of one of them do (0.033 after 1000 steps with seeds 1 and 2).
 const NOISE: f64 = 0.02;
+/// Bytes that the models see at once: enough for attention to matter.
+const CONTEXT: usize = 1024;
+/// Steps of each, and in a short comparison.
+const STEPS: (usize, usize) = (300, 60);
 /// How long a run that was asked to stop may take to write its checkpoint.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a run.
@@ -35,13 +39,21 @@ struct Run {
 ///
 /// # Errors
 /// If one cannot be run, or fails.
-pub fn run(folder: &Path, context: usize) -> Result<ExitCode> {
+pub fn run(args: &Args, folder: &Path) -> Result<ExitCode> {
     stop::listen()?;
+    let context = args.context.unwrap_or(CONTEXT);
     let mut runs = Vec::new();
     for (attends, option, name) in [(Attends::Ours, "ours", "ours"), (Attends::Burn, "burn", "Burn's modules")] {
         println!("\n{name}");
         let mut command = Command::new(env::current_exe().context("cannot find this program")?);
-        command.args(own_options(env::args_os().skip(1))).args(["--attention", option, "--no-promise"]);
+        command
+            .args(own_options(env::args_os().skip(1)))
+            .args(["--attention", option, "--no-promise", "--out"])
+            .arg(folder);
+        command.arg("--context").arg(context.to_string());
+        if args.options.steps.is_none() && args.options.epochs.is_none() {
+            command.arg("--steps").arg(if args.options.short { STEPS.1 } else { STEPS.0 }.to_string());
+        }
         let status = waited_for(command.spawn().context("cannot run this program again")?)?;
         if status.code() == Some(i32::from(stop::EXIT_CODE)) || stop::is_asked() {
             return Ok(ExitCode::from(stop::EXIT_CODE));
@@ -62,10 +74,12 @@ pub fn run(folder: &Path, context: usize) -> Result<ExitCode> {
 fn own_options(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let (mut kept, mut is_value) = (Vec::new(), false);
     for word in words {
-        let is_option = word == "--attention";
-        let is_whole = word.to_string_lossy().starts_with("--attention=") || word == "--no-promise";
+        const GIVEN: [&str; 3] = ["--attention", "--out", "--context"];
+        let text = word.to_string_lossy();
+        let is_option = GIVEN.contains(&&*text);
+        let is_whole = GIVEN.iter().any(|name| text.starts_with(&format!("{name}="))) || text == "--no-promise";
         if !is_value && !is_option && !is_whole {
-            kept.push(word);
+            kept.push(word.clone());
         }
         is_value = is_option;
     }

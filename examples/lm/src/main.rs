@@ -39,6 +39,8 @@ use crate::training::Training;
 
 /// Steps of a whole run, and of a short one.
 const STEPS: (usize, usize) = (12000, 400);
+/// Bytes that the model sees at once.
+const CONTEXT: usize = 256;
 /// The orders of counting that stand beside the model: the last so many bytes.
 const ORDERS: [usize; 4] = [0, 1, 3, 4];
 /// The most of them that must be beaten, in a whole run and in a short one.
@@ -53,9 +55,9 @@ struct Args {
     /// Whose attention the blocks are made of
     #[arg(long, value_enum, default_value_t = Attends::Ours)]
     attention: Attends,
-    /// Bytes that the model sees at once; a step has 512, or one piece of them
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    context: usize,
+    /// Bytes that the model sees at once; a step has 512, or one piece of them [default: 256; 1024 for both]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
     /// Promise nothing: the exit code tells only whether the run came to its end
     #[arg(long)]
     no_promise: bool,
@@ -86,19 +88,19 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode> {
-    args.sampling.check(args.context)?;
     let folder = args.options.out("lm")?;
     match args.attention {
-        Attends::Both => compare::run(&folder, args.context),
+        Attends::Both => compare::run(args, &folder.join("compare")),
         one => run_one(args, &one.folder(&folder), one == Attends::Burn),
     }
 }
 
 fn run_one(args: &Args, folder: &Path, of_burn: bool) -> Result<ExitCode> {
-    let options = &args.options;
+    let (options, context) = (&args.options, args.context.unwrap_or(CONTEXT));
+    args.sampling.check(context)?;
     let (backend, device) = options.device()?;
     let book = Book::read(&options.data(text::SET)?)?;
-    let (learned, held) = book.parts(args.context)?;
+    let (learned, held) = book.parts(context)?;
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let (chapters, sizes) = (book.chapters(), [learned.len(), held.len()]);
     println!(
@@ -106,8 +108,8 @@ fn run_one(args: &Args, folder: &Path, of_burn: bool) -> Result<ExitCode> {
         sizes[0], sizes[1]
     );
 
-    let config = LanguageModelConfig::new(of_burn, args.context);
-    let training = Training::new(config, learned, backend, options.seed, steps(options, learned.len(), args.context));
+    let config = LanguageModelConfig::new(of_burn, context);
+    let training = Training::new(config, learned, backend, options.seed, steps(options, learned.len(), context));
     stop::listen()?;
     let start = Instant::now();
     let (outcome, cost) = training.run(&device, folder, options.fresh)?;
@@ -123,7 +125,7 @@ fn run_one(args: &Args, folder: &Path, of_burn: bool) -> Result<ExitCode> {
     report.write(folder)?;
     let evaluation = evaluate(&report, [learned, held], is_whole(options));
     let written = args.sampling.write(&model, options.seed)?;
-    let (plan, losses, context) = (&training.plan, &trained.losses[..], args.context);
+    let (plan, losses) = (&training.plan, &trained.losses[..]);
     let results = Results {
         plan,
         context,
