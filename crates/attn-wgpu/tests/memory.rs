@@ -2,7 +2,7 @@
 //! for the one that decodes from 2¹⁷ to 2¹⁹ keys.
 #![cfg(feature = "wgpu")]
 
-use attn_core::{AttentionInputs, AttentionKernel, AttentionSpec, Pass};
+use attn_core::{AttentionInputs, AttentionKernel, AttentionSpec, Pass, Upstream, Wanted};
 use attn_wgpu::{Cube, CubeBackend, CubeDevice};
 use burn_backend::ops::FloatTensorOps;
 use burn_backend::{Distribution, FloatDType, Shape};
@@ -67,5 +67,36 @@ fn device_memory_is_linear_in_the_lengths() {
             );
             assert!(grown <= inputs.min(PAGES) + PAGES, "{kernel:?} {query_len}×{key_len}: {grown} bytes");
         }
+    }
+}
+
+#[test]
+fn a_backward_pass_takes_what_it_says() {
+    let Some(device) = device() else { return };
+    for length in [1024, 4096] {
+        let shape = Shape::new([1, 2, length, 32]);
+        let make =
+            || CubeBackend::float_random(shape.clone(), Distribution::Uniform(-1.0, 1.0), &device, FloatDType::F32);
+        let mut inputs = AttentionInputs::<CubeBackend>::new(make(), make(), make());
+        let slopes = CubeBackend::float_zeros(Shape::new([2]), &device, FloatDType::F32);
+        inputs.alibi_slopes = Some(slopes);
+        let spec = AttentionSpec { causal: true, ..AttentionSpec::default() };
+        let problem = inputs.problem(&spec).expect("a plain problem");
+        let outputs = Cube::Rows.forward(&problem, inputs.clone(), true).expect("a plain problem");
+        let lse = outputs.lse.expect("it was asked for");
+        let upstream = Upstream { out: outputs.out, lse, grad_out: Some(make()), grad_lse: None };
+        let client = device.client();
+        let reserved = || client.memory_report(MemoryScope::Device).usage().bytes_reserved;
+        let before = reserved();
+        let wanted = Wanted::all(&inputs);
+        let made = Cube::Rows.backward(&problem, inputs, upstream, wanted).expect("a plain problem");
+        let grown = reserved() - before;
+        drop(made);
+        // Three gradients of the inputs' size. Allocators reserve whole pages.
+        let gradients = 3 * 2 * 32 * 4 * length as u64;
+        let workspace = Cube::Rows.workspace_bytes(&device, &problem, Pass::Backward);
+        println!("{length}: gradients {gradients} bytes, workspace {workspace}, {grown} more reserved");
+        assert!(workspace < gradients, "{workspace} bytes of workspace at {length}");
+        assert!(grown <= gradients + workspace + PAGES, "{length}: {grown} bytes");
     }
 }

@@ -157,6 +157,20 @@ fn large_scores() {
     }
 }
 
+/// Equal scores of thousands, whose LSE f32 holds to 10⁻⁴: weights are equal all the same.
+#[test]
+fn large_scores_are_weighed_exactly() {
+    let Some(target) = target(FloatDType::F32) else { return };
+    let device = target.device.autodiff();
+    let rows = |len: usize| Tensor::<4>::full([1, 1, len, 8], 30.0, &device);
+    let value = Tensor::<4>::zeros([1, 1, 10, 8], &device).require_grad();
+    let attention = attn::Attention::new(rows(5), rows(10), value.clone()).backward_kernel(ROWS);
+    let gradients = attention.forward().expect("a plain problem").out.sum().backward();
+    for found in value.grad(&gradients).expect("it is tracked").into_data().iter::<f32>() {
+        assert!((found - 0.5).abs() < 1e-6, "five rows give a tenth each, and not {found}");
+    }
+}
+
 /// Dimensions wider than a launch's columns.
 #[test]
 fn wide_rows() {
