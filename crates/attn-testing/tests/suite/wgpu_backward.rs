@@ -75,6 +75,7 @@ fn tails() {
         (64, 65),
         (65, 63),
         (7, 129),
+        (130, 129),
     ];
     for (query_len, key_len) in lengths {
         for (causal, group) in [(false, 1), (true, 2)] {
