@@ -98,7 +98,9 @@ fn burns_modules_have_the_same_gradients() {
             }
         }
     }
-    for device in devices().map(Device::autodiff) {
+    for (backend, device) in attn::BACKENDS.iter().zip(devices().map(Device::autodiff)) {
+        // The gradient of Burn's GELU is the tanh approximation's elsewhere, whose slope is off by 0.0009 at most.
+        let most = if ["flex", "tch"].contains(backend) { 1e-4 } else { 2e-3 };
         let [ours, burns] = [false, true].map(|of_burn| {
             let model = model(of_burn, &device);
             let gradients = model.surprise(tensor(&[TEXT], &device)).unwrap().mean().backward();
@@ -111,7 +113,7 @@ fn burns_modules_have_the_same_gradients() {
             assert_eq!(ours.len(), burns.len());
             let largest = burns.iter().fold(0.0_f32, |most, gradient| most.max(gradient.abs()));
             let worst = ours.iter().zip(burns).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(worst < 1e-4 * largest, "{worst} of {largest}");
+            assert!(worst < most * largest, "{backend}: {worst} of {largest}");
         }
     }
 }
