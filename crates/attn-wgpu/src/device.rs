@@ -18,4 +18,5 @@ pub mod merge;
 pub mod mma;
 pub mod place;
 pub mod probe;
+mod products;
 pub mod score;

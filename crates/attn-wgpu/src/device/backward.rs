@@ -26,7 +26,6 @@
 pub mod delta;
 pub mod keys;
 pub mod pairs;
-mod products;
 pub mod rows;
 pub mod totals;
 

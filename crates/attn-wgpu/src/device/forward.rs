@@ -25,8 +25,9 @@ use burn_cubecl::cubecl::prelude::*;
 
 use crate::device::blocks::{BLOCK, half_word, is_visible, table_row};
 use crate::device::dropout::kept_from;
-use crate::device::fetch::{fetch, part};
+use crate::device::fetch::fetch;
 use crate::device::place::{Place, Scalars, facts, place, reach};
+use crate::device::products::{accumulate, products};
 use crate::device::score::{Options, Score, hides, relative_bias, score, seen};
 
 /// What is known when the kernel is compiled.
@@ -284,36 +285,18 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
 
     let keys = fetch::<F, N>(key, run.key_base, run.key_stride, j0, run.last_key, steps, block, plane);
     let mut key_at = Array::<usize>::new(block);
-    let mut s = Array::<f32>::new(comptime!(own * block));
-    let mut fix = Array::<f32>::new(own);
+    let mut keys_at = Array::<usize>::new(block);
+    let mut values_at = Array::<usize>::new(block);
     #[unroll]
     for b in 0..block {
         // Past the end the last key stands in; its score is hidden.
-        key_at[b] = min(j0 + b as i32, run.last_key) as usize;
-        #[unroll]
-        for r in 0..own {
-            s[r * block + b] = zero;
-        }
+        let at = min(j0 + b as i32, run.last_key) as usize;
+        key_at[b] = at;
+        keys_at[b] = run.key_base + at * run.key_stride;
+        values_at[b] = run.value_base + at * run.value_stride;
     }
-    let mut k = Array::<Vector<f32, N>>::new(block);
-    #[unroll]
-    for d in 0..steps {
-        #[unroll]
-        for b in 0..block {
-            k[b] =
-                part::<F, N>(key, &keys, run.key_base + key_at[b] * run.key_stride, comptime!(b * steps + d), d, plane);
-        }
-        #[unroll]
-        for c in 0..width {
-            #[unroll]
-            for b in 0..block {
-                #[unroll]
-                for r in 0..own {
-                    s[r * block + b] = fma(rows.q[r * steps + d].extract(c), k[b].extract(c), s[r * block + b]);
-                }
-            }
-        }
-    }
+    let mut s = products::<F, N>(&rows.q, key, &keys, &keys_at, steps, own, block, plane);
+    let mut fix = Array::<f32>::new(own);
     #[unroll]
     for r in 0..own {
         let facts = rows.facts.index(r);
@@ -356,33 +339,14 @@ fn step<F: Float, M: Numeric, N: Size, W: Size>(
             }
         }
     }
-    let values = fetch::<F, W>(value, run.value_base, run.value_stride, j0, run.last_key, out_steps, block, plane);
     #[unroll]
-    for e in 0..out_steps {
+    for r in 0..own {
         #[unroll]
-        for r in 0..own {
+        for e in 0..out_steps {
             rows.acc[r * out_steps + e] = rows.acc[r * out_steps + e] * Vector::new(fix[r]);
         }
-        #[unroll]
-        for b in 0..block {
-            let v = part::<F, W>(
-                value,
-                &values,
-                run.value_base + key_at[b] * run.value_stride,
-                comptime!(b * out_steps + e),
-                e,
-                plane,
-            );
-            #[unroll]
-            for r in 0..own {
-                let p = s[r * block + b];
-                let mut taken = v;
-                if comptime!(guarded) {
-                    // What has no weight is not taken: it may be NaN.
-                    taken = select(p == zero, Vector::new(0.0f32), v);
-                }
-                rows.acc[r * out_steps + e] = fma(Vector::new(p), taken, rows.acc[r * out_steps + e]);
-            }
-        }
     }
+    let values = fetch::<F, W>(value, run.value_base, run.value_stride, j0, run.last_key, out_steps, block, plane);
+    // What has no weight is not taken: it may be NaN.
+    accumulate::<F, W>(&mut rows.acc, &s, value, &values, &values_at, out_steps, own, block, plane, guarded);
 }

@@ -10,6 +10,9 @@ use burn_cubecl::cubecl::ir::ElemType;
 use burn_cubecl::kernel::{into_contiguous, untile};
 use burn_cubecl::tensor::CubeTensor;
 
+use crate::device::place::ScalarsLaunch;
+use crate::device::score::Options;
+
 /// Positions and lengths stay below this, so that their sums are i32.
 pub const LARGEST: i64 = 1 << 30;
 
@@ -88,22 +91,67 @@ pub fn blocks(mask: &BlockMask, like: &CubeTensor) -> CubeTensor {
 }
 
 /// Entries of the table from one batch entry to the next, from one head to the next, from one block of queries to the next, and all.
-pub fn block_strides(mask: &BlockMask) -> [usize; 4] {
+fn block_strides(mask: &BlockMask) -> [usize; 4] {
     let ([batch, heads, ..], [query_blocks, key_blocks]) = (mask.shape(), mask.blocks());
     let of_head = query_blocks * key_blocks;
     let step = |axis: usize, stride: usize| if axis == 1 { 0 } else { stride };
     [step(batch, heads * of_head), step(heads, of_head), key_blocks, mask.table().len()]
 }
 
-/// Dropout as the kernels take it: the halves of its seed, the smallest word that keeps a weight, and the factor of one that is kept.
-pub fn dropout(problem: &Problem) -> ([u32; 2], u32, f32) {
-    match problem.dropout {
-        Some(dropout) => {
-            let halves = [dropout.seed as u32, (dropout.seed >> 32) as u32];
-            (halves, dropout.threshold(), dropout.scale() as f32)
-        }
-        None => ([0; 2], 0, 1.0),
+/// What a score goes through; `keep` tells what is true in the mask.
+pub fn options(problem: &Problem, keep: bool) -> Options {
+    Options {
+        softcap: problem.softcap.is_some(),
+        alibi: problem.alibi,
+        mask: problem.mask.is_some(),
+        bias: problem.bias.is_some(),
+        keep,
+        blocks: problem.block_mask.is_some(),
+        relative: problem.relative_bias.is_some(),
+        dropout: problem.dropout.is_some(),
     }
+}
+
+/// How a launch cuts its work.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    /// Heads whose rows lie behind each other in a tile.
+    pub packed: usize,
+    /// Tiles of the rows of `packed` heads.
+    pub tiles: usize,
+    /// Runs of keys, and keys of a run.
+    pub runs: (usize, usize),
+    /// The first column that the launch makes.
+    pub first_column: usize,
+}
+
+/// Numbers of a launch.
+pub fn scalars(problem: &Problem, cut: Cut) -> ScalarsLaunch {
+    let Cut { packed, tiles, runs: (splits, run), first_column } = cut;
+    let strides = problem.block_mask.as_deref().map_or([0; 4], block_strides);
+    let (seed, threshold, kept) =
+        problem.dropout.map_or((0, 0, 1.0), |dropout| (dropout.seed, dropout.threshold(), dropout.scale()));
+    ScalarsLaunch::new(
+        problem.heads,
+        problem.group(),
+        packed,
+        tiles * splits * problem.batch * (problem.heads / packed),
+        tiles,
+        splits,
+        run,
+        first_column,
+        strides[0],
+        strides[1],
+        strides[2],
+        strides[3],
+        problem.scale as f32,
+        problem.softcap.unwrap_or(1.0) as f32,
+        f32::NEG_INFINITY,
+        seed as u32,
+        (seed >> 32) as u32,
+        threshold,
+        kept as f32,
+    )
 }
 
 /// The type as the kernels' compiler names it.

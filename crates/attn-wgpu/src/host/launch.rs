@@ -12,10 +12,8 @@ use crate::device::forward::{Config, attention_forward};
 use crate::device::matrix::attention_matrix;
 use crate::device::merge::attention_merge;
 use crate::device::mma::{VECTOR, attention_mma};
-use crate::device::place::ScalarsLaunch;
-use crate::device::score::Options;
 use crate::host::arguments::{
-    bands, block_strides, blocks, dropout, element, heads_of_table, rows, scores_bool, scores_float, stepped, width,
+    Cut, bands, blocks, element, heads_of_table, options, rows, scalars, scores_bool, scores_float, stepped, width,
 };
 use crate::host::tiles::{RowTiles, Tiles, Way};
 
@@ -120,42 +118,12 @@ fn pass(
     };
     let sinks = if partial { None } else { operands.sinks.clone() };
     let mask_element = operands.mask.as_ref().map_or(dtype_to_storage_type(DType::U32), element);
-    let strides = problem.block_mask.as_deref().map_or([0; 4], block_strides);
-    let dropout = dropout(problem);
     let mut first = 0;
     while first < problem.value_dim {
         let columns = tiles.columns.min(problem.value_dim - first);
-        let scalars = ScalarsLaunch::new(
-            problem.heads,
-            problem.group(),
-            tiles.packed,
-            tiles.cubes(problem),
-            tiles.tiles,
-            tiles.splits,
-            tiles.run,
-            first,
-            strides[0],
-            strides[1],
-            strides[2],
-            strides[3],
-            problem.scale as f32,
-            problem.softcap.unwrap_or(1.0) as f32,
-            f32::NEG_INFINITY,
-            dropout.0[0],
-            dropout.0[1],
-            dropout.1,
-            dropout.2,
-        );
-        let options = Options {
-            softcap: problem.softcap.is_some(),
-            alibi: problem.alibi,
-            mask: problem.mask.is_some(),
-            bias: problem.bias.is_some(),
-            keep: operands.keep,
-            blocks: problem.block_mask.is_some(),
-            relative: problem.relative_bias.is_some(),
-            dropout: problem.dropout.is_some(),
-        };
+        let cut =
+            Cut { packed: tiles.packed, tiles: tiles.tiles, runs: (tiles.splits, tiles.run), first_column: first };
+        let (scalars, options) = (scalars(problem, cut), options(problem, operands.keep));
         // Every launch finds the same LSE; the first one writes it.
         let lse = if first == 0 { lse.cloned() } else { None };
         // The kernels take the same, but for masks by blocks and biases by relative position, which one of them knows.

@@ -14,12 +14,12 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use crate::device::backward::products::{add_columns, products};
 use crate::device::backward::{Block, FACTOR, SHIFT, STATISTICS};
 use crate::device::blocks::{BLOCK, table_row};
 use crate::device::dropout::kept;
 use crate::device::fetch::fetch;
 use crate::device::place::{Place, Reach, Scalars, facts, place, reach_of_keys};
+use crate::device::products::{add_columns, products};
 use crate::device::score::{Options, biased, cap_slope, capped, hides, relative_bias, seen};
 
 /// What is known when the kernel is compiled.

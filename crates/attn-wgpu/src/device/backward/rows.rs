@@ -16,12 +16,12 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use crate::device::backward::products::{add_columns, products};
 use crate::device::backward::{Block, FACTOR, GRAD_LSE, SHIFT, STATISTICS, SUMS};
 use crate::device::blocks::{BLOCK, half_word, is_visible, table_row};
 use crate::device::dropout::kept_from;
 use crate::device::fetch::fetch;
 use crate::device::place::{Place, Scalars, facts, place, reach};
+use crate::device::products::{add_columns, products};
 use crate::device::score::{Options, Score, biased, cap_slope, capped, hides, relative_bias, seen};
 
 /// The LSE beyond which its rounding is felt in the weights: here by 2·10⁻⁶.

@@ -11,7 +11,7 @@ use crate::device::backward::totals::{
     TargetLaunch, TotalsLaunch, UNITS as TOTAL_UNITS, attention_backward_join, attention_backward_totals,
 };
 use crate::host::arguments::element;
-use crate::host::backward::pass::Pass;
+use crate::host::backward::pass::{Pass, over_scores};
 use crate::host::backward::{UNITS, empty};
 use crate::host::tiles::runs;
 
@@ -122,24 +122,11 @@ impl Pass<'_> {
             by_out: self.by_out,
             table,
         };
-        attention_backward_pairs::launch(
-            self.client(),
-            self.count((numbers * runs).div_ceil(UNITS)),
-            CubeDim::new_1d(UNITS as u32),
-            self.address,
-            self.widths[0],
-            self.widths[1],
-            operands.query.clone().into_tensor_arg(),
-            operands.key.clone().into_tensor_arg(),
-            operands.value.clone().into_tensor_arg(),
-            self.grad_out.clone().into_tensor_arg(),
-            operands.mask.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.bias.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
-            self.bands.clone().into_tensor_arg(),
-            operands.blocks.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.relative.clone().map(CubeTensor::into_tensor_arg).into(),
-            self.statistics.clone().into_tensor_arg(),
+        over_scores!(
+            self,
+            attention_backward_pairs,
+            ((numbers * runs).div_ceil(UNITS), UNITS),
+            [],
             out.clone().into_tensor_arg(),
             self.scalars(1, 1, 0),
             ReadersLaunch::new(numbers, runs, run, pairs, shape[1], shape[2], shape[3], read[1], read[2], read[3]),

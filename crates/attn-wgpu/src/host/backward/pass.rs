@@ -15,10 +15,39 @@ use crate::device::backward::keys::{self, attention_backward_keys};
 use crate::device::backward::rows::{self, attention_backward_rows};
 use crate::device::place::ScalarsLaunch;
 use crate::device::score::Options;
-use crate::host::arguments::{bands, block_strides, dropout, element, rows, width};
+use crate::host::arguments::{self, bands, element, rows, width};
 use crate::host::backward::{UNITS, addresses, each, empty, options};
 use crate::host::launch::{Operands, spread};
 use crate::host::tiles::Side;
+
+/// Launches a kernel that makes scores again. All of them take the same inputs, and one sinks besides.
+macro_rules! over_scores {
+    ($pass:expr, $kernel:ident, ($cubes:expr, $units:expr), [$($sinks:expr)?], $($own:expr),+ $(,)?) => {{
+        let operands = $pass.operands;
+        $kernel::launch(
+            $pass.client(),
+            $pass.count($cubes),
+            CubeDim::new_1d($units as u32),
+            $pass.address,
+            $pass.widths[0],
+            $pass.widths[1],
+            operands.query.clone().into_tensor_arg(),
+            operands.key.clone().into_tensor_arg(),
+            operands.value.clone().into_tensor_arg(),
+            $pass.grad_out.clone().into_tensor_arg(),
+            operands.mask.clone().map(CubeTensor::into_tensor_arg).into(),
+            operands.bias.clone().map(CubeTensor::into_tensor_arg).into(),
+            operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
+            $($sinks,)?
+            $pass.bands.clone().into_tensor_arg(),
+            operands.blocks.clone().map(CubeTensor::into_tensor_arg).into(),
+            operands.relative.clone().map(CubeTensor::into_tensor_arg).into(),
+            $pass.statistics.clone().into_tensor_arg(),
+            $($own),+
+        )
+    }};
+}
+pub(super) use over_scores;
 
 /// What every launch of a pass takes.
 pub struct Pass<'a> {
@@ -61,16 +90,7 @@ impl<'a> Pass<'a> {
                 width(&[&operands.value, &grad_out, &out], problem.value_dim, 4),
             ],
             address: address.unwrap_or_default(),
-            options: Options {
-                softcap: problem.softcap.is_some(),
-                alibi: problem.alibi,
-                mask: problem.mask.is_some(),
-                bias: problem.bias.is_some(),
-                keep: operands.keep,
-                blocks: problem.block_mask.is_some(),
-                relative: problem.relative_bias.is_some(),
-                dropout: problem.dropout.is_some(),
-            },
+            options: arguments::options(problem, operands.keep),
             mask_element: operands.mask.as_ref().map_or(dtype_to_storage_type(DType::U32), element),
             grad_out,
             statistics,
@@ -90,30 +110,8 @@ impl<'a> Pass<'a> {
 
     /// Numbers of a launch for tiles of `packed` heads.
     pub fn scalars(&self, packed: usize, tiles: usize, first_column: usize) -> ScalarsLaunch {
-        let problem = self.problem;
-        let strides = problem.block_mask.as_deref().map_or([0; 4], block_strides);
-        let (halves, threshold, kept) = dropout(problem);
-        ScalarsLaunch::new(
-            problem.heads,
-            problem.group(),
-            packed,
-            tiles * problem.batch * (problem.heads / packed),
-            tiles,
-            1,
-            problem.key_len,
-            first_column,
-            strides[0],
-            strides[1],
-            strides[2],
-            strides[3],
-            problem.scale as f32,
-            problem.softcap.unwrap_or(1.0) as f32,
-            f32::NEG_INFINITY,
-            halves[0],
-            halves[1],
-            threshold,
-            kept,
-        )
+        let runs = (1, self.problem.key_len);
+        arguments::scalars(self.problem, arguments::Cut { packed, tiles, runs, first_column })
     }
 
     /// The rows' statistics from the outputs.
@@ -172,25 +170,11 @@ impl<'a> Pass<'a> {
             refine,
         };
         let sinks = operands.sinks.clone().filter(|_| refine);
-        attention_backward_rows::launch(
-            self.client(),
-            self.count(side.cubes(problem)),
-            CubeDim::new_1d(side.units as u32),
-            self.address,
-            self.widths[0],
-            self.widths[1],
-            operands.query.clone().into_tensor_arg(),
-            operands.key.clone().into_tensor_arg(),
-            operands.value.clone().into_tensor_arg(),
-            self.grad_out.clone().into_tensor_arg(),
-            operands.mask.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.bias.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
-            sinks.map(CubeTensor::into_tensor_arg).into(),
-            self.bands.clone().into_tensor_arg(),
-            operands.blocks.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.relative.clone().map(CubeTensor::into_tensor_arg).into(),
-            self.statistics.clone().into_tensor_arg(),
+        over_scores!(
+            self,
+            attention_backward_rows,
+            (side.cubes(problem), side.units),
+            [sinks.map(CubeTensor::into_tensor_arg).into()],
             grad.cloned().map(CubeTensor::into_tensor_arg).into(),
             sums.cloned().map(CubeTensor::into_tensor_arg).into(),
             self.scalars(side.packed, side.tiles, columns.first),
@@ -235,24 +219,11 @@ impl<'a> Pass<'a> {
             options: self.options,
             by_out: self.by_out,
         };
-        attention_backward_keys::launch(
-            self.client(),
-            self.count(side.cubes(problem)),
-            CubeDim::new_1d(side.units as u32),
-            self.address,
-            self.widths[0],
-            self.widths[1],
-            operands.query.clone().into_tensor_arg(),
-            operands.key.clone().into_tensor_arg(),
-            operands.value.clone().into_tensor_arg(),
-            self.grad_out.clone().into_tensor_arg(),
-            operands.mask.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.bias.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
-            self.bands.clone().into_tensor_arg(),
-            operands.blocks.clone().map(CubeTensor::into_tensor_arg).into(),
-            operands.relative.clone().map(CubeTensor::into_tensor_arg).into(),
-            self.statistics.clone().into_tensor_arg(),
+        over_scores!(
+            self,
+            attention_backward_keys,
+            (side.cubes(problem), side.units),
+            [],
             key.cloned().map(CubeTensor::into_tensor_arg).into(),
             value.cloned().map(CubeTensor::into_tensor_arg).into(),
             self.scalars(side.packed, side.tiles, columns[0].first.max(columns[1].first)),

@@ -1,4 +1,4 @@
-//! The two kinds of products of a block: of own rows with others' rows, and of weights with others' rows.
+//! The two kinds of products of a block, forward and backward: of own rows with others' rows, and of weights with others' rows.
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
@@ -51,7 +51,7 @@ pub fn products<F: Float, N: Size>(
 /// `acc_r += Σ_b weights[r, b] · row_b`, of `steps` vectors. Where `guarded`, rows of weight 0 are not taken: they may be NaN.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "a block's tensors and lengths, handed on one by one")]
-fn accumulate<F: Float, N: Size>(
+pub fn accumulate<F: Float, N: Size>(
     acc: &mut Array<Vector<f32, N>>,
     weights: &Array<f32>,
     tensor: &Tensor<Vector<F, N>>,
