@@ -1,28 +1,32 @@
 //! Looking into tensors that lie in host memory.
 
+use std::borrow::Cow;
+
 use attn_core::AttentionError;
 use attn_cpu::View;
 use burn_backend::ops::{BoolTensorOps as _, FloatTensorOps as _};
 use burn_backend::tensor::{BoolTensor, FloatTensor};
 use burn_backend::{Backend, Element, TensorData, TensorMetadata, try_read_sync};
 
-/// Elements that lie in memory as the tensor's strides say.
+/// Elements that lie in memory as the strides say.
 #[derive(Debug, Clone)]
-pub struct Strided<'a, T> {
-    /// Memory from the tensor's first element on.
-    pub data: &'a [T],
+pub struct Strided<'a, T: Clone> {
+    /// Memory from the tensor's first element on: the tensor's own, or a copy.
+    pub data: Cow<'a, [T]>,
     /// Elements between neighbours along each axis; 0 past the last.
     pub strides: [usize; 4],
 }
 
-impl<'a, T> Strided<'a, T> {
+impl<'a, T: Clone> Strided<'a, T> {
+    /// The tensor's own memory.
+    ///
     /// `None` where strides run backwards, since the memory's first element is then not the tensor's, and for more than four axes.
     pub fn new(data: &'a [T], strides: &[isize]) -> Option<Self> {
         let mut own = [0; 4];
         for (axis, stride) in strides.iter().enumerate() {
             *own.get_mut(axis)? = usize::try_from(*stride).ok()?;
         }
-        Some(Self { data, strides: own })
+        Some(Self { data: Cow::Borrowed(data), strides: own })
     }
 }
 
@@ -35,23 +39,24 @@ pub trait HostMemory: Send + Sync + 'static {
     /// The backend whose tensors these are.
     type Backend: Backend;
 
-    /// The tensor's elements where they lie; `None` if their type is not `T` or forward strides cannot describe them.
+    /// The tensor's elements where they lie, or copied out of a memory that cannot be looked into; `None` if their type is not `T` or
+    /// forward strides cannot describe them, so that they are copied in order.
     fn floats<T: HostElement>(tensor: &FloatTensor<Self::Backend>) -> Option<Strided<'_, T>>;
 
-    /// The mask's bytes where they lie, 0 or 1; `None` if forward strides cannot describe them.
+    /// The mask's bytes, 0 or 1, in the same way; `None` if forward strides cannot describe them.
     fn bools(tensor: &BoolTensor<Self::Backend>) -> Option<Strided<'_, u8>>;
 }
 
-/// A tensor's elements: borrowed where they lie, or copied.
-pub(crate) enum Elements<'a, T> {
-    Borrowed(Strided<'a, T>),
+/// A tensor's elements: as they lie, or copied in order.
+pub(crate) enum Elements<'a, T: Clone> {
+    AsTheyLie(Strided<'a, T>),
     Copied(Vec<T>),
 }
 
 impl<T: Copy> Elements<'_, T> {
     fn data(&self) -> &[T] {
         match self {
-            Self::Borrowed(strided) => strided.data,
+            Self::AsTheyLie(strided) => &strided.data,
             Self::Copied(data) => data,
         }
     }
@@ -59,7 +64,7 @@ impl<T: Copy> Elements<'_, T> {
     /// A view in the shape given, broadcast along axes where the tensor has length 1.
     pub fn view<const N: usize>(&self, shape: [usize; N], full: [usize; N]) -> Result<View<'_, T, N>, AttentionError> {
         let mut strides = match self {
-            Self::Borrowed(strided) => std::array::from_fn(|axis| strided.strides.get(axis).copied().unwrap_or(0)),
+            Self::AsTheyLie(strided) => std::array::from_fn(|axis| strided.strides.get(axis).copied().unwrap_or(0)),
             Self::Copied(_) => row_major(shape),
         };
         for axis in 0..N {
@@ -73,7 +78,7 @@ impl<T: Copy> Elements<'_, T> {
     /// All elements of a tensor with one axis.
     pub fn to_vec(&self, len: usize) -> Vec<T> {
         match self {
-            Self::Borrowed(strided) => {
+            Self::AsTheyLie(strided) => {
                 let stride = strided.strides[0].max(1);
                 strided.data.iter().step_by(stride).take(len).copied().collect()
             }
@@ -100,7 +105,7 @@ pub(crate) fn floats<M: HostMemory, T: HostElement>(
     let last = shape.last().copied().unwrap_or(1);
     match M::floats::<T>(tensor) {
         Some(strided) if !contiguous_rows || last <= 1 || strided.strides.get(axis) == Some(&1) => {
-            Ok(Elements::Borrowed(strided))
+            Ok(Elements::AsTheyLie(strided))
         }
         _ => copied(try_read_sync(M::Backend::float_into_data(tensor.clone()))).map(Elements::Copied),
     }
@@ -109,7 +114,7 @@ pub(crate) fn floats<M: HostMemory, T: HostElement>(
 /// The bytes of a mask.
 pub(crate) fn bools<M: HostMemory>(tensor: &BoolTensor<M::Backend>) -> Result<Elements<'_, u8>, AttentionError> {
     match M::bools(tensor) {
-        Some(strided) => Ok(Elements::Borrowed(strided)),
+        Some(strided) => Ok(Elements::AsTheyLie(strided)),
         None => {
             let bools: Vec<bool> = copied(try_read_sync(M::Backend::bool_into_data(tensor.clone())))?;
             Ok(Elements::Copied(bools.into_iter().map(u8::from).collect()))
@@ -121,6 +126,7 @@ fn copied<T: Element>(
     read: Option<Result<TensorData, burn_backend::ExecutionError>>,
 ) -> Result<Vec<T>, AttentionError> {
     match read {
+        Some(Ok(data)) if data.dtype() == T::dtype() => data.try_into_vec::<T>().map_err(|error| failed(&error)),
         Some(Ok(data)) => Ok(data.iter::<T>().collect()),
         Some(Err(error)) => Err(failed(&error)),
         None => Err(failed(&"host memory could not be read at once")),

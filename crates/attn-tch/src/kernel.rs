@@ -14,11 +14,11 @@
 //!
 //! - **Hidden NaN.** LibTorch multiplies hidden values by a weight of 0, so that a hidden NaN or infinity makes the result NaN. Where
 //!   anything is hidden inside a part the result is tested for being finite (one sum, read back); one that is not is computed again
-//!   by the composite, which skips what is hidden.
+//!   by a kernel that skips what is hidden: `cpu`, or the composite on other devices.
 //! - **Narrow types on a CPU.** For f16 and bf16 LibTorch rounds the weights to the narrow type, its exponential is good for that type
 //!   alone (the LSE is off by 3·10⁻⁵), and gradients are summed up in it. The contract accumulates in f32: so it runs on f32 copies.
 //! - **Large scores.** The backward recomputes weights as exp(s − lse), off by |lse| times the precision, which large keys magnify.
-//!   Beyond [`LARGEST_LSE`] the composite takes over, which normalises the recomputed weights anew.
+//!   Beyond [`LARGEST_LSE`] that kernel takes over, which normalises the recomputed weights anew.
 
 use attn_core::composite::Composite;
 use attn_core::{
@@ -30,6 +30,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use crate::fused::{Call, is_finite};
 use crate::heads::Heads;
+use crate::host::Host;
 use crate::parts::{Group, Part, cut};
 use crate::{mask, workspace};
 
@@ -66,7 +67,7 @@ impl AttentionKernel<LibTorch> for Fused {
         let run = Run::new(problem, &inputs, groups).map_err(failed)?;
         let (out, found) = run.forward(lse).map_err(failed)?;
         if run.may_spread && !is_finite(&out).map_err(failed)? {
-            return Composite.forward(problem, inputs, lse);
+            return careful(&inputs).forward(problem, inputs, lse);
         }
         Ok(AttentionOutputs { out: TchTensor::new(out), lse: found.map(TchTensor::new) })
     }
@@ -81,12 +82,12 @@ impl AttentionKernel<LibTorch> for Fused {
         let groups = served(problem, &inputs, Pass::Backward)?;
         match fused_backward(problem, &inputs, groups, &upstream, wanted).map_err(failed)? {
             Some(gradients) => Ok(gradients),
-            None => Composite.backward(problem, inputs, upstream, wanted),
+            None => careful(&inputs).backward(problem, inputs, upstream, wanted),
         }
     }
 }
 
-/// The gradients, or none where they are the composite's: the LSE has a gradient of its own, scores are too large, or something
+/// The gradients, or none where another kernel must make them: the LSE has a gradient of its own, scores are too large, or something
 /// hidden has spread.
 fn fused_backward(
     problem: &Problem,
@@ -124,6 +125,14 @@ fn fused_backward(
         relative_bias: None,
         sinks: by_sinks.map(TchTensor::new),
     }))
+}
+
+/// The kernel that takes over where LibTorch's answer would not be the contract's.
+fn careful(inputs: &AttentionInputs<LibTorch>) -> &'static dyn AttentionKernel<LibTorch> {
+    match inputs.query.tensor.device() {
+        Device::Cpu => &Host,
+        _ => &Composite,
+    }
 }
 
 /// The groups of a problem that is served; an error where it is not.

@@ -92,7 +92,7 @@ impl Engine {
     pub fn products(&self, dtype: FloatDType) -> Products {
         let pairs = || Self::named(PAIRS).is_ok_and(|engine| engine.unavailable().is_none());
         match self.name {
-            PAIRS | "ndarray" | "flex" if dtype == FloatDType::BF16 && pairs() => Products::Rounded,
+            PAIRS | "ndarray" | "flex" | "tch" if dtype == FloatDType::BF16 && pairs() => Products::Rounded,
             _ => Products::Wide,
         }
     }

@@ -1,7 +1,7 @@
 //! Who may use whom: the arrows of the architecture, read from what cargo says of the manifests.
 //!
 //! ```text
-//! attn → bindings → attn-core        attn-ndarray, attn-flex → attn-host → attn-core, attn-cpu        attn-tch, attn-wgpu → attn-core
+//! attn → bindings → attn-core        attn-ndarray, attn-flex, attn-tch → attn-host → attn-core, attn-cpu        attn-wgpu → attn-core
 //! ```
 //! A binding never uses another binding. The contract, the reference and the oracles use no kernel.
 
@@ -25,7 +25,7 @@ enum Burn {
 
 const CORE: &str = "attn-core";
 const CPU: &str = "attn-cpu";
-/// What the two CPU bindings share.
+/// What the bindings of tensors in the host's memory share.
 const HOST: &str = "attn-host";
 /// What the learning examples share.
 const LEARN: &str = "attn-example-learn";
@@ -47,7 +47,7 @@ const RULES: [Rule; 22] = [
         workspace: &[CORE, CPU, HOST],
         burn: Burn::Only(&["burn-backend", "burn-std", "burn-flex"]),
     },
-    Rule { package: "attn-tch", workspace: &[CORE], burn: Burn::Only(&["burn-backend", "burn-std", "burn-tch"]) },
+    Rule { package: "attn-tch", workspace: &[CORE, HOST], burn: Burn::Only(&["burn-backend", "burn-std", "burn-tch"]) },
     Rule { package: "attn-wgpu", workspace: &[CORE], burn: Burn::Only(&["burn-backend", "burn-std", "burn-cubecl"]) },
     Rule {
         package: "burn-attn",
