@@ -7,6 +7,7 @@ mod arm;
 mod deny;
 mod memory;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -172,8 +173,14 @@ fn fusion() -> Result<()> {
     workspace::demand(tests.envs(gpu::environment()?))
 }
 
+/// Without the test that judges every engine by every shared case where the step `verify` does just that, by the same code.
 fn tests() -> Result<()> {
-    if !test::all(&chosen(), &[])? {
+    let skipped: &[OsString] = if shared_cases().is_some() {
+        &["--skip".into(), "every_engine_reproduces_every_shared_case".into()]
+    } else {
+        &[]
+    };
+    if !test::all(&chosen(), skipped)? {
         bail!("tests failed");
     }
     Ok(())
@@ -181,10 +188,9 @@ fn tests() -> Result<()> {
 
 /// The cases lie beside the checkout where the project is developed; a copy of the repository alone has none.
 fn cases() -> Result<()> {
-    let cases = workspace::root().join("../shared/cases");
-    if !cases.is_dir() {
+    let Some(cases) = shared_cases() else {
         return Err(Skipped::because("there is no folder ../shared/cases beside this checkout"));
-    }
+    };
     let backends = chosen();
     let environment = backends::prepare(&backends)?;
     let mut build = workspace::cargo("build");
@@ -196,6 +202,11 @@ fn cases() -> Result<()> {
         std::env::consts::EXE_SUFFIX
     ));
     workspace::demand(Command::new(program).envs(environment).args(backends::arguments(&judged(&backends))).arg(cases))
+}
+
+/// The folder of shared cases, where it is.
+fn shared_cases() -> Option<PathBuf> {
+    Some(workspace::root().join("../shared/cases")).filter(|cases| cases.is_dir())
 }
 
 /// The backends, and every kernel path that this CPU has.

@@ -7,17 +7,31 @@ use attn_wgpu::{Cube, CubeBackend, CubeDevice};
 use burn_backend::ops::FloatTensorOps;
 use burn_backend::{Distribution, FloatDType, Shape};
 use burn_cubecl::cubecl::MemoryScope;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the allocator reserves at a time, for sizes small and large. At 4096 the scores would take 128 MiB.
 const PAGES: u64 = 16 << 20;
 
-/// An adapter, where there is one.
-fn device() -> Option<CubeDevice> {
+/// An adapter, where there is one, and the right to be the only test that takes memory of it.
+fn device() -> Option<(CubeDevice, MutexGuard<'static, ()>)> {
+    static ALONE: Mutex<()> = Mutex::new(());
     let found = CubeDevice::enumerate_all().into_iter().next();
     if found.is_none() {
         println!("skipped: there is no adapter");
     }
-    found
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    Some((found?, alone))
+}
+
+/// Bytes that the device's allocator has reserved more after `call` than before it. What earlier calls left is given back before, so
+/// that nothing is served from it unseen.
+fn reserved_by<T>(device: &CubeDevice, call: impl FnOnce() -> T) -> (T, u64) {
+    let client = device.client();
+    client.memory_cleanup().expect("memory that nothing holds is given back");
+    let reserved = || client.memory_report(MemoryScope::Device).usage().bytes_reserved;
+    let before = reserved();
+    let made = call();
+    (made, reserved() - before)
 }
 
 /// Bytes of the inputs, and those that the device's allocator holds for tensors and has reserved more after a call than before it;
@@ -40,18 +54,13 @@ fn growth(
         println!("skipped {kernel:?}: {reason}");
         return None;
     }
-    let client = device.client();
-    let reserved = || client.memory_report(MemoryScope::Device).usage().bytes_reserved;
-    let before = reserved();
-    let outputs = kernel.forward(&problem, inputs, true).expect("a plain problem");
-    let after = reserved();
-    drop(outputs);
-    Some((2 * 32 * 4 * (query_len + 2 * key_len) as u64, after - before))
+    let (_outputs, grown) = reserved_by(device, || kernel.forward(&problem, inputs, true).expect("a plain problem"));
+    Some((2 * 32 * 4 * (query_len + 2 * key_len) as u64, grown))
 }
 
 #[test]
 fn device_memory_is_linear_in_the_lengths() {
-    let Some(device) = device() else { return };
+    let Some((device, _alone)) = device() else { return };
     let cases = [
         (Cube::Rows, FloatDType::F32, [[1024, 1024], [4096, 4096]]),
         (Cube::Decode, FloatDType::F32, [[4, 1 << 17], [4, 1 << 19]]),
@@ -72,7 +81,7 @@ fn device_memory_is_linear_in_the_lengths() {
 
 #[test]
 fn a_backward_pass_takes_what_it_says() {
-    let Some(device) = device() else { return };
+    let Some((device, _alone)) = device() else { return };
     for length in [1024, 4096] {
         let shape = Shape::new([1, 2, length, 32]);
         let make =
@@ -85,13 +94,9 @@ fn a_backward_pass_takes_what_it_says() {
         let outputs = Cube::Rows.forward(&problem, inputs.clone(), true).expect("a plain problem");
         let lse = outputs.lse.expect("it was asked for");
         let upstream = Upstream { out: outputs.out, lse, grad_out: Some(make()), grad_lse: None };
-        let client = device.client();
-        let reserved = || client.memory_report(MemoryScope::Device).usage().bytes_reserved;
-        let before = reserved();
         let wanted = Wanted::all(&inputs);
-        let made = Cube::Rows.backward(&problem, inputs, upstream, wanted).expect("a plain problem");
-        let grown = reserved() - before;
-        drop(made);
+        let backward = || Cube::Rows.backward(&problem, inputs, upstream, wanted).expect("a plain problem");
+        let (_made, grown) = reserved_by(&device, backward);
         // Three gradients of the inputs' size. Allocators reserve whole pages.
         let gradients = 3 * 2 * 32 * 4 * length as u64;
         let workspace = Cube::Rows.workspace_bytes(&device, &problem, Pass::Backward);
