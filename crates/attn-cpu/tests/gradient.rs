@@ -131,6 +131,28 @@ fn the_same_bits_on_any_number_of_threads() {
     check::<f32>(dims, 1);
     check::<bf16>(Dims { batch: 1, heads: 1, kv_heads: 1, ..dims }, 2);
     check::<f32>(Dims { batch: 3, heads: 1, kv_heads: 1, ..dims }, 3);
+    // Rows of a block of keys are split.
+    check::<f32>(Dims { batch: 1, query_len: 450, key_len: 40, ..dims }, 4);
+    check::<bf16>(Dims { batch: 1, heads: 1, kv_heads: 1, query_len: 1600, key_len: 40, ..dims }, 5);
+}
+
+/// Few keys and many rows, whose parts are items of their own: with all options, and where a part sees nothing.
+#[test]
+fn split_rows() {
+    fn check<T: Real>(dims: Dims, seed: u64) {
+        check_gradients(&random::<T>(dims, seed));
+        let mut owned = Owned::<T>::plain(dims, seed);
+        let band = Band { offset: 0, lower: Some(-30), upper: Some(3), keys: dims.key_len };
+        owned.bands = vec![band; dims.batch];
+        check_gradients(&Above::random(owned, &mut Random(seed)));
+    }
+    let dims = Dims { batch: 1, heads: 2, kv_heads: 1, query_len: 401, key_len: 70, head_dim: 9, value_dim: 17 };
+    for seed in 0..4 {
+        check::<f32>(dims, seed);
+        check::<f64>(Dims { heads: 4, kv_heads: 2, query_len: 390, ..dims }, seed);
+        check::<bf16>(Dims { heads: 1, query_len: 1301, key_len: 7, ..dims }, seed);
+        check::<f16>(Dims { batch: 2, heads: 1, query_len: 1000, key_len: 130, head_dim: 4, ..dims }, seed);
+    }
 }
 
 /// Hides keys from `last` on, poisons them and their values; poisons the gradient of a row that sees nothing; all gradients stay those of

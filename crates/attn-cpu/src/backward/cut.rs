@@ -21,8 +21,12 @@ const SHORT_KEYS: usize = 128;
 /// Items that keep a good number of threads busy.
 const ENOUGH_ITEMS: usize = 32;
 
+/// Fewest tiles of rows of an item, where the rows of a block of keys are split for the sake of parallelism. Keys are then packed again for
+/// each part, which costs 2%.
+const FEWEST_TILES: usize = 4;
+
 /// Parts of a worker's own room.
-pub(super) const PARTS: usize = 20;
+pub(super) const PARTS: usize = 21;
 
 /// How the gradient by a bias is summed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,10 @@ pub(super) struct Cut {
     pub rows: usize,
     pub row_blocks: usize,
     pub key_blocks: usize,
+    /// Items that share a block of keys: each has the rows of some tiles.
+    pub parts: usize,
+    /// Tiles of such an item at most.
+    pub part_tiles: usize,
     /// Rows of a tile, and keys.
     pub block_rows: usize,
     pub block_keys: usize,
@@ -69,6 +77,9 @@ pub(super) struct Cut {
     query_sums: usize,
     /// Numbers of the tables of all heads.
     table_sums: usize,
+    /// Accumulators of dK and dV where several items share a block of keys.
+    key_sums: usize,
+    value_sums: usize,
 }
 
 impl Cut {
@@ -99,12 +110,21 @@ impl Cut {
             Some(_) => BiasSums::Pairs,
         };
         let shape = wanted.bias.unwrap_or([0; 4]);
+        let scoring = Layout::scoring(dims, geometry, block_rows, block_keys);
+        let (row_blocks, key_blocks) = (rows.div_ceil(block_rows), dims.key_len.div_ceil(block_keys));
+        let few = ENOUGH_ITEMS / heads.saturating_mul(key_blocks).max(1);
+        let parts = if scoring.serial { 1 } else { few.min(row_blocks / FEWEST_TILES).max(1) };
+        let part_tiles = row_blocks.div_ceil(parts).max(1);
+        let parts = row_blocks.div_ceil(part_tiles).max(1);
+        let shared_keys = if parts > 1 { heads.saturating_mul(dims.key_len) } else { 0 };
         Self {
-            scoring: Layout::scoring(dims, geometry, block_rows, block_keys),
+            scoring,
             heads,
             rows,
-            row_blocks: rows.div_ceil(block_rows),
-            key_blocks: dims.key_len.div_ceil(block_keys),
+            row_blocks,
+            key_blocks,
+            parts,
+            part_tiles,
             block_rows,
             block_keys,
             head_width,
@@ -125,6 +145,8 @@ impl Cut {
             table_sums: wanted
                 .relative_bias
                 .map_or(0, |[_, distances]| dims.batch.saturating_mul(dims.heads).saturating_mul(distances)),
+            key_sums: if wanted.key { shared_keys.saturating_mul(head_width) } else { 0 },
+            value_sums: if wanted.value { shared_keys.saturating_mul(value_width) } else { 0 },
         }
     }
 
@@ -135,7 +157,7 @@ impl Cut {
 
     /// Items: what workers take.
     pub fn items(&self) -> usize {
-        self.heads.saturating_mul(self.key_blocks)
+        self.heads.saturating_mul(self.key_blocks).saturating_mul(self.parts)
     }
 
     /// Workers that have room, where there are `threads`.
@@ -148,16 +170,22 @@ impl Cut {
         products(dims, pairs) < SERIAL_PRODUCTS
     }
 
-    /// Numbers that all items add to: of dQ, the bias, slopes, tables.
-    pub fn sums(&self) -> [usize; 4] {
-        [self.query_sums, self.bias_sums, self.slope_sums, self.table_sums]
+    /// Numbers that all items add to: of dQ, the bias, slopes, tables, dK and dV.
+    pub fn sums(&self) -> [usize; 6] {
+        [self.query_sums, self.bias_sums, self.slope_sums, self.table_sums, self.key_sums, self.value_sums]
     }
 
-    /// Counters: a turn for each block of rows; for each tile that several heads add to; for the table of each head.
-    pub fn turns(&self) -> [usize; 3] {
+    /// Counters: a turn for each block of rows; for each tile that several heads add to; for the table of each head; for each block of
+    /// keys that several items share.
+    pub fn turns(&self) -> [usize; 4] {
         let rows = self.heads.saturating_mul(self.row_blocks);
         let tiles = rows.saturating_mul(self.key_blocks);
-        [rows, if self.shared_bias { tiles } else { 0 }, if self.table > 0 { self.heads } else { 0 }]
+        [
+            rows,
+            if self.shared_bias { tiles } else { 0 },
+            if self.table > 0 { self.heads } else { 0 },
+            if self.parts > 1 { self.heads.saturating_mul(self.key_blocks) } else { 0 },
+        ]
     }
 
     /// Accumulators in each part of a worker's own room, in the order of `room.rs`.
@@ -187,6 +215,7 @@ impl Cut {
             self.block_rows,
             self.block_rows.saturating_mul(2),
             self.table.saturating_mul(self.scoring.group),
+            if self.bias == BiasSums::Columns { self.block_keys.saturating_mul(self.scoring.group) } else { 0 },
             self.scoring.lanes.saturating_mul(self.value_units),
         ]
     }

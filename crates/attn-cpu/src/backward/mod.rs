@@ -3,7 +3,7 @@
 //! With `P = exp(S − LSE)` and `δᵢ = Σ dOut·out` (Dao et al., FlashAttention, 2022, appendix B.4):
 //!
 //! ```text
-//! for each item: a block of keys of one key/value head                          run.rs, in parallel
+//! for each item: a block of keys of one key/value head, all rows or some        run.rs, in parallel
 //!     pack keys and values, transposed and as rows;  dK, dV = 0                  stage.rs
 //!     for each block of up to 96 rows that sees any of them:
 //!         pack queries and dOut, as strips and as rows;  δ − dLse                stage.rs
@@ -15,14 +15,15 @@
 //!             dS ← dS · (softcap's slope);  dq = dS · k                          products.rs
 //!         dV += Pᵀ · dOut;  dK += dSᵀ · q                                        products.rs
 //!         wait for the blocks of keys before this one;  dQ += scale · dq         turns.rs
-//!     write scale · dK and dV
+//!     write scale · dK and dV;  where several items share the keys, each adds its part by turns and the last writes
 //! ```
 //!
 //! Five products in place of the forward's two, all by the forward's register tile. What departs from the sketch:
 //!
-//! - **The same bits for any number of threads.** Nothing is added atomically. An item alone has its block's dK and dV; what several blocks
-//!   of keys add to one block of rows, they add in the order of the keys, by a counter each block of rows (`turns.rs`). Items are taken in
-//!   that order, of several heads by turns, so that a wait is short and never for an item that nobody has begun.
+//! - **The same bits for any number of threads.** Nothing is added atomically. An item alone has its block's dK and dV, or adds them in
+//!   the order of the rows where keys are few; what several blocks of keys add to one block of rows, they add in the order of the keys, by a
+//!   counter each block of rows (`turns.rs`). Items are taken in that order, of several heads by turns, so that a wait is short and never
+//!   for an item that nobody has begun.
 //! - **Groups of query heads** share their keys' items: their rows are taken together, query by query, and dK and dV are sums over all of
 //!   them in that order.
 //! - **Transposed products** read weights as they lie: a tile's rows are six neighbouring columns of them, a step is a row. Where products

@@ -54,6 +54,8 @@ pub(super) enum Part {
     RowSums,
     /// Gradient by the tables of the group's heads.
     Table,
+    /// Gradient by a bias of the block's keys, `[heads of the group, keys]`.
+    Columns,
     /// Values on their way into a panel.
     Stage,
 }

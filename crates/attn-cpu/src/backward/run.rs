@@ -45,10 +45,14 @@ pub(super) struct Task<'a, T: Element> {
     pub slope_sums: *mut T::Accum,
     /// `[B, H, distances]`.
     pub table_sums: *mut T::Accum,
-    /// Turns to add to a block of rows, to a tile of a shared bias, to a head's table.
+    /// dK and dV of all blocks that several items share, `[B, G, Sk, head_width or value_width]`. Null where none is.
+    pub key_sums: *mut T::Accum,
+    pub value_sums: *mut T::Accum,
+    /// Turns to add to a block of rows, to a tile of a shared bias, to a head's table, to a block of keys.
     pub row_turns: Turns<'a>,
     pub tile_turns: Turns<'a>,
     pub table_turns: Turns<'a>,
+    pub key_turns: Turns<'a>,
     /// Whether anything may be hidden.
     pub may_hide: bool,
 }
@@ -80,8 +84,9 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T>) -> R
         let mut workspace = Workspace::new(cut.bytes::<S::A>(threads))?;
         let mut area = workspace.area();
         let sums = cut.sums().map(|count| zeros::<S::A>(&mut area, count));
+        let shared = |at: usize| if cut.sums()[at] > 0 { sums[at] } else { std::ptr::null_mut() };
         let stopped = AtomicBool::new(false);
-        let [rows, tiles, tables] = cut.turns();
+        let [rows, tiles, tables, keys] = cut.turns();
         let pointer = |grads: &mut Option<Vec<T>>| grads.as_mut().map_or(std::ptr::null_mut(), Vec::as_mut_ptr);
         let (query, bias) = (pointer(&mut grads.query), pointer(&mut grads.bias));
         let mut task = Task {
@@ -97,9 +102,12 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T>) -> R
             bias_sums: if T::IS_WIDE && cut.bias == BiasSums::Pairs { bias.cast() } else { sums[1] },
             slope_sums: sums[2],
             table_sums: sums[3],
+            key_sums: shared(4),
+            value_sums: shared(5),
             row_turns: Turns::new(&mut area, 0, &stopped, |_| 0),
             tile_turns: Turns::new(&mut area, tiles, &stopped, |_| 0),
             table_turns: Turns::new(&mut area, tables, &stopped, |_| 0),
+            key_turns: Turns::new(&mut area, keys, &stopped, |_| 0),
             may_hide: may_hide(problem, &dims),
         };
         let mut pairs = 0;
@@ -121,9 +129,9 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T>) -> R
                 if let Some(area) = area.take() {
                     worker = Some(Worker::<S, T>::new(&task, area));
                 }
-                let (head, block) = place(item, cut.heads, cut.key_blocks, workers);
+                let (head, within) = place(item, cut.heads, cut.key_blocks * cut.parts, workers);
                 if let Some(worker) = &mut worker
-                    && !worker.item(head, block)
+                    && !worker.item(head, within / cut.parts, within % cut.parts)
                 {
                     return;
                 }
@@ -140,8 +148,8 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T>) -> R
     Ok(())
 }
 
-/// Key/value head and block of keys of an item: as many heads as there are workers take turns, block by block. So a worker mostly finds
-/// that the block before its own is done, and what an item waits for is always taken before it.
+/// Key/value head of an item, and which of the head's items it is, block of keys by block of keys: as many heads as there are workers take
+/// turns. So a worker mostly finds that the block before its own is done, and what an item waits for is always taken before it.
 fn place(item: usize, heads: usize, blocks: usize, workers: usize) -> (usize, usize) {
     let wave = item / (workers * blocks);
     let (first, within) = (wave * workers, item % (workers * blocks));

@@ -1,5 +1,6 @@
 //! Inputs in the forms that products take: a block's keys and values, a tile's queries and gradients.
 
+use super::cut::BiasSums;
 use super::room::Part;
 use super::run::{number, row_of, shift};
 use super::worker::Worker;
@@ -55,6 +56,9 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         self.room.fill(Part::GradKey, 0, rows * cut.head_width, S::A::ZERO);
         self.room.fill(Part::GradValue, 0, rows * cut.value_width, S::A::ZERO);
         self.room.fill(Part::Table, 0, cut.table * cut.scoring.group, S::A::ZERO);
+        if cut.bias == BiasSums::Columns {
+            self.room.fill(Part::Columns, 0, cut.block_keys * cut.scoring.group, S::A::ZERO);
+        }
     }
 
     /// Brings the tile's queries and gradients into the forms that products take, and finds `base` and `shift` of each row.

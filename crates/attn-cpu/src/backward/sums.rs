@@ -52,7 +52,7 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
     }
 
     fn add_to_bias(&mut self, r: usize, row: Row, key: usize, from: *const S::A, count: usize) {
-        let (dims, batch) = (self.task.dims, self.scorer.entry.0);
+        let batch = self.scorer.entry.0;
         match (self.task.cut.bias, self.task.wanted.bias) {
             (BiasSums::Pairs, Some(shape)) => {
                 let place = [batch, row.head, row.query, key];
@@ -64,8 +64,10 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
                 self.add(from, self.task.bias_sums.wrapping_add(at), count);
             }
             (BiasSums::Columns, _) => {
-                let at = (batch * dims.heads + row.head) * dims.key_len + key;
-                self.add(from, self.task.bias_sums.wrapping_add(at), count);
+                let cut = &self.task.cut;
+                let at = row.head % cut.scoring.group * cut.block_keys + key - self.block.start;
+                let to = self.room.at(Part::Columns, at);
+                self.add(from, to, count);
             }
             (BiasSums::Rows, _) => {
                 let sum = self.sum(from, count);
@@ -136,9 +138,9 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
         }
     }
 
-    /// Adds the block's tables to those of all blocks of keys. `false` where another thread has stopped.
-    pub(super) fn add_tables(&mut self, any: bool, block: usize) -> bool {
-        if !self.task.table_turns.wait(self.head, block) {
+    /// Adds the item's tables to those of all items. `false` where another thread has stopped.
+    pub(super) fn add_tables(&mut self, any: bool, turn: usize) -> bool {
+        if !self.task.table_turns.wait(self.head, turn) {
             return false;
         }
         if any {
@@ -147,8 +149,35 @@ impl<S: Loads<T>, T: Element<Accum = S::A>> Worker<'_, S, T> {
             let from = self.room.at(Part::Table, 0).cast_const();
             self.add(from, self.task.table_sums.wrapping_add(first * distances), group * distances);
         }
-        self.task.table_turns.pass(self.head, block + 1);
+        self.task.table_turns.pass(self.head, turn + 1);
         true
+    }
+
+    /// Adds the item's gradient by a bias of keys to that of its block.
+    pub(super) fn add_columns(&mut self) {
+        let (dims, cut) = (self.task.dims, self.task.cut);
+        let first = self.scorer.entry.0 * dims.heads + self.scorer.entry.1 * cut.scoring.group;
+        for head in 0..cut.scoring.group {
+            let from = self.room.at(Part::Columns, head * cut.block_keys).cast_const();
+            let at = (first + head) * dims.key_len + self.block.start;
+            self.add(from, self.task.bias_sums.wrapping_add(at), self.count());
+        }
+    }
+
+    /// Adds dK and dV of the item to those of its block of keys.
+    pub(super) fn add_keys_and_values(&mut self) {
+        let cut = self.task.cut;
+        let first = self.head * self.task.dims.key_len + self.block.start;
+        let sums = [
+            (self.task.key_sums, Part::GradKey, cut.head_width),
+            (self.task.value_sums, Part::GradValue, cut.value_width),
+        ];
+        for (to, part, width) in sums {
+            if !to.is_null() {
+                let from = self.room.at(part, 0).cast_const();
+                self.add(from, to.wrapping_add(first * width), self.count() * width);
+            }
+        }
     }
 
     /// Counter and turn of a tile of a bias that several heads share.

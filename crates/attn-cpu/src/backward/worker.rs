@@ -93,15 +93,16 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         wanted.query || wanted.key || wanted.bias.is_some() || wanted.alibi_slopes || wanted.relative_bias.is_some()
     }
 
-    /// Computes all that a block of keys gives. `false` where another thread has stopped.
-    pub fn item(&mut self, head: usize, block: usize) -> bool {
+    /// Computes all that a block of keys gives to a part of the rows. `false` where another thread has stopped.
+    pub fn item(&mut self, head: usize, block: usize, part: usize) -> bool {
         let cut = self.task.cut;
         self.head = head;
         self.scorer.entry = (head / self.task.dims.kv_heads, head % self.task.dims.kv_heads);
         let start = block * cut.block_keys;
         self.block = Block { start, end: (start + cut.block_keys).min(self.task.dims.key_len) };
         let mut packed = false;
-        for tile in 0..cut.row_blocks {
+        let first = part * cut.part_tiles;
+        for tile in first..(first + cut.part_tiles).min(cut.row_blocks) {
             let (low, high) = self.task.seen_by_rows(head, tile);
             let sees = low < self.block.end && high > start && low < high;
             if sees && !packed {
@@ -122,10 +123,37 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
                 return false;
             }
         }
-        if packed {
-            self.write();
+        self.hand_over(packed, block, part) && (cut.table == 0 || self.add_tables(packed, block * cut.parts + part))
+    }
+
+    /// Writes what the item gives to the block's keys, or adds it to what the other parts of the rows give, the last of which writes it.
+    /// `packed`: whether it gives anything. `false` where another thread has stopped.
+    fn hand_over(&mut self, packed: bool, block: usize, part: usize) -> bool {
+        let cut = self.task.cut;
+        let turn = self.head * cut.key_blocks + block;
+        if cut.parts > 1 && !self.task.key_turns.wait(turn, part) {
+            return false;
         }
-        cut.table == 0 || self.add_tables(packed, block)
+        if packed && cut.bias == BiasSums::Columns {
+            self.add_columns();
+        }
+        if cut.parts == 1 {
+            if packed {
+                let [keys, values] = [Part::GradKey, Part::GradValue].map(|part| self.room.at(part, 0));
+                self.write(keys, values);
+            }
+            return true;
+        }
+        if packed {
+            self.add_keys_and_values();
+        }
+        if part + 1 == cut.parts {
+            let first = self.head * self.task.dims.key_len + self.block.start;
+            let (keys, values) = (self.task.key_sums, self.task.value_sums);
+            self.write(keys.wrapping_add(first * cut.head_width), values.wrapping_add(first * cut.value_width));
+        }
+        self.task.key_turns.pass(turn, part + 1);
+        true
     }
 
     /// One tile: a block of rows against the block of keys. `last` is past the last key that the rows see. `false` where another thread has
@@ -379,24 +407,25 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
         }
     }
 
-    /// Writes dK and dV of the block.
-    fn write(&mut self) {
+    /// Writes dK and dV of the block from their accumulators.
+    fn write(&mut self, keys: *mut S::A, values: *mut S::A) {
         let (cut, dims) = (self.task.cut, self.task.dims);
         let scale = S::A::from_f64(self.task.problem.scale);
         let kept = S::A::from_f64(self.task.problem.dropout.map_or(1.0, |dropout| dropout.scale()));
         let gradients = [
-            (self.task.key, Part::GradKey, cut.head_width, dims.head_dim, scale),
-            (self.task.value, Part::GradValue, cut.value_width, dims.value_dim, kept),
+            (self.task.key, keys, cut.head_width, dims.head_dim, scale),
+            (self.task.value, values, cut.value_width, dims.value_dim, kept),
         ];
-        for (to, part, width, count, factor) in gradients {
+        for (to, from, width, count, factor) in gradients {
             if to.is_null() || count == 0 {
                 continue;
             }
             for key in 0..self.count() {
                 let at = self.head * dims.key_len + self.block.start + key;
-                let acc = self.room.at(part, key * width);
+                let acc = from.wrapping_add(key * width);
                 let job = Finish::<S, T> { acc, factor, count, out: to.wrapping_add(at * count) };
-                // SAFETY: the gradient has `count` numbers for each key, and this block is this item's.
+                // SAFETY: the gradient has `count` numbers for each key, the accumulators a `width`, and this block is this item's, or it
+                // is the last of those that share it.
                 unsafe { S::enter(job) };
             }
         }
