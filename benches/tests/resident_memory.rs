@@ -1,4 +1,5 @@
-//! Ours on LibTorch takes no more memory than LibTorch's own operation, and memory linear in the lengths.
+//! Ours on LibTorch takes no more memory than LibTorch's own operation, or than the plan says where LibTorch has none, and memory linear
+//! in the lengths.
 //!
 //! LibTorch allocates past Rust's allocator, so this is what the system counts of the process; it is alone in it.
 #![cfg(all(feature = "tch", target_os = "linux", target_env = "gnu"))]
@@ -75,4 +76,24 @@ fn no_more_than_libtorch_directly_and_linear_in_the_lengths() {
     // Scores of 2048 × 2048 would take 128 MiB, and what training keeps is linear.
     let (ours, direct) = both(&shape(Suite::Train, 2048, true));
     assert!(ours < direct + direct / 4, "{ours} bytes, {direct} directly");
+    for length in [1024, 4096] {
+        no_more_than_planned(length);
+    }
+}
+
+/// LibTorch knows no softcap: the kernels for CPUs take copies of the tensors, which the plan counts.
+fn no_more_than_planned(length: usize) {
+    let shape = Shape { softcap: Some(20.0), ..shape(Suite::Prefill, length, true) };
+    let contestants = enter(&shape, &Inputs::of(&shape), &[Backend::LibTorch], Peers::Near).expect("a plain problem");
+    let ours = contestants.iter().find(|contestant| contestant.name == "ours").expect("it can do everything");
+    let planned = ours.planned.as_ref().expect("ours plans");
+    let taken = growth(ours).saturating_sub(shape.output_bytes());
+    println!(
+        "{shape}: {taken} bytes beyond inputs and results by {}, {} planned",
+        planned.kernel, planned.workspace_bytes
+    );
+    assert_eq!(planned.kernel, "cpu");
+    // All that is copied are inputs and results, beside the scratch.
+    let linear = 6 * shape.output_bytes() + (8 << 20);
+    assert!(taken <= planned.workspace_bytes + NOISE && planned.workspace_bytes < linear, "{taken}, at most {linear}");
 }
