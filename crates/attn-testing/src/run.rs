@@ -93,6 +93,16 @@ pub fn answer(target: &Target, problem: &HostProblem, ask: &Ask, layouts: Layout
     Ok(Answer { out: download("out", output.out, dims.out(), problem.dtype)?, lse, weights, gradients })
 }
 
+/// The kernel that will carry the gradients back.
+///
+/// # Errors
+/// The contract's, in words.
+pub fn backward_kernel(target: &Target, problem: &HostProblem, ask: &Ask) -> Result<&'static str, String> {
+    let inputs = upload(&target.device, problem, Layouts::default(), false);
+    let plan = attention(target, problem, ask, &inputs).plan().map_err(|error| error.to_string())?;
+    Ok(plan.backward.kernel)
+}
+
 fn attention(target: &Target, problem: &HostProblem, ask: &Ask, inputs: &Inputs) -> Attention {
     let mut attention =
         Attention::new(inputs.query.clone(), inputs.key.clone(), inputs.value.clone()).spec(problem.spec);
