@@ -69,29 +69,28 @@ impl Host {
 /// and the results.
 fn copies(problem: &Problem, pass: Pass) -> u64 {
     let Problem { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim, .. } = *problem;
-    let bytes = |shape: &[usize], of: FloatDType| {
-        let size = burn_backend::DType::from(of).size() as u64;
-        shape.iter().fold(size, |bytes, &axis| bytes.saturating_mul(axis as u64))
-    };
-    let tensor = |shape: &[usize]| bytes(shape, problem.dtype);
-    let given = |shape: Option<&[usize]>| shape.map_or(0, tensor);
+    let times = |size: u64, shape: &[usize]| shape.iter().fold(size, |bytes, &axis| bytes.saturating_mul(axis as u64));
+    let bytes = |of: FloatDType, shape: &[usize]| times(burn_backend::DType::from(of).size() as u64, shape);
+    let sum = |all: &[u64]| all.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+    let largest = |all: &[u64]| all.iter().copied().max().unwrap_or(0);
+    let tensor = |shape: &[usize]| bytes(problem.dtype, shape);
     let operands = [
         tensor(&[batch, heads, query_len, head_dim]),
         tensor(&[batch, kv_heads, key_len, head_dim]),
         tensor(&[batch, kv_heads, key_len, value_dim]),
-        given(problem.bias.as_ref().map(|shape| &shape[..])),
-        given(problem.relative_bias.as_ref().map(|shape| &shape[..])),
+        problem.bias.map_or(0, |shape| tensor(&shape)),
+        problem.relative_bias.map_or(0, |shape| tensor(&shape)),
         if problem.alibi { tensor(&[heads]) } else { 0 },
         if problem.sinks { tensor(&[heads]) } else { 0 },
     ];
-    let mask = problem.mask.map_or(0, |shape| shape.iter().map(|&axis| axis as u64).product());
+    let mask = problem.mask.map_or(0, |shape| times(1, &shape));
     let out = tensor(&[batch, heads, query_len, value_dim]);
-    let lse = bytes(&[batch, heads, query_len], problem.accumulation());
-    let (inputs, largest) = (operands.iter().sum::<u64>() + mask, operands.iter().copied().max().unwrap_or(0));
+    let lse = bytes(problem.accumulation(), &[batch, heads, query_len]);
+    let (all, most) = (sum(&operands), largest(&operands).max(mask));
     match pass {
-        Pass::Forward => inputs + largest.max(mask) + out + lse,
+        Pass::Forward => sum(&[all, mask, most, out, lse]),
         // The output, the LSE and their gradients; a gradient for every operand.
-        Pass::Backward => inputs + largest.max(mask).max(out) + 2 * (out + lse) + operands.iter().sum::<u64>(),
+        Pass::Backward => sum(&[all, mask, most.max(out), out, lse, out, lse, all]),
     }
 }
 
