@@ -18,7 +18,8 @@
 //! - **Narrow types on a CPU.** For f16 and bf16 LibTorch rounds the weights to the narrow type, its exponential is good for that type
 //!   alone (the LSE is off by 3·10⁻⁵), and gradients are summed up in it. The contract accumulates in f32: so it runs on f32 copies.
 //! - **Large scores.** The backward recomputes weights as exp(s − lse), off by |lse| times the precision, which large keys magnify.
-//!   Beyond [`LARGEST_LSE`] that kernel takes over, which normalises the recomputed weights anew.
+//!   Beyond [`LARGEST_LSE`] that kernel takes over: the composite normalises the recomputed weights anew, and so does `cpu` where a block of
+//!   its keys holds all that a row sees; for longer rows it relies on the LSE, as on every backend.
 
 use attn_core::composite::Composite;
 use attn_core::{
