@@ -16,6 +16,7 @@ use crate::kernel::{BLOCK, BLOCK_BYTES, PIECE, ROWS, STRIDE};
 use crate::partial::Shared;
 use crate::problem::{Attention, Blocks, Dims, EMPTY, MASK_BLOCK};
 use crate::simd::Simd;
+use crate::spread::spread;
 use crate::task::{self, Worker};
 use crate::workspace::{Area, List, Workspace, bytes_of};
 
@@ -275,10 +276,8 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>
     }
     set_order(&mut order, call.problem, &dims, &layout, threads);
     let pairs: u128 = order.iter().map(|(cost, _)| u128::from(*cost)).sum();
-    let workers = match products(&dims, pairs) {
-        0..SERIAL_PRODUCTS => 1,
-        _ => layout.workers(threads),
-    };
+    let products = products(&dims, pairs);
+    let workers = if products < SERIAL_PRODUCTS { 1 } else { layout.workers(threads) };
     let next = AtomicUsize::new(0);
     let work = |area: Area<'_>| {
         // A thread that wakes up when all is done makes nothing.
@@ -292,18 +291,8 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>
             }
         }
     };
-    spread(area, workers, task::bytes::<S::A>(&layout), &work);
+    spread(area, workers, task::bytes::<S::A>(&layout), products, &work);
     Ok(())
-}
-
-/// Runs `work` on `workers` threads, each with an area of its own. Nothing is allocated for it.
-pub(crate) fn spread<'a>(mut area: Area<'a>, workers: usize, bytes: usize, work: &(impl Fn(Area<'a>) + Sync)) {
-    if workers == 1 {
-        return work(area.split(bytes));
-    }
-    let half = workers / 2;
-    let mine = area.split(half * bytes);
-    rayon::join(|| spread(mine, half, bytes, work), || spread(area, workers - half, bytes, work));
 }
 
 /// All pairs of a query and a key.

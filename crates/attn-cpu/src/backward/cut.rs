@@ -3,7 +3,7 @@
 use super::Wanted;
 use crate::kernel::{BLOCK, ROWS, STRIDE};
 use crate::problem::{Dims, MASK_BLOCK};
-use crate::schedule::{Geometry, Layout, SERIAL_PRODUCTS, pieces, products};
+use crate::schedule::{Geometry, Layout, pieces};
 use crate::task;
 use crate::workspace::bytes_of;
 
@@ -163,11 +163,6 @@ impl Cut {
     /// Workers that have room, where there are `threads`.
     pub fn workers(&self, threads: usize) -> usize {
         if self.scoring.serial { 1 } else { threads.clamp(1, self.items().max(1)) }
-    }
-
-    /// Whether so many pairs of a query and a key are worth another thread.
-    pub fn is_serial(&self, dims: &Dims, pairs: u128) -> bool {
-        products(dims, pairs) < SERIAL_PRODUCTS
     }
 
     /// Numbers that all items add to: of dQ, the bias, slopes, tables, dK and dV.

@@ -11,7 +11,8 @@ use crate::element::{Element, Loads};
 use crate::kernel::gradient::Inner;
 use crate::math::Float;
 use crate::problem::{Attention, Dims};
-use crate::schedule::{Geometry, spread};
+use crate::schedule::{Geometry, SERIAL_PRODUCTS, products};
+use crate::spread::spread;
 use crate::workspace::{Area, Workspace};
 use crate::{CpuError, View};
 
@@ -116,7 +117,8 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T>) -> R
             pairs += (end - start) as u128 * cut.block_rows as u128;
             start / cut.block_keys
         });
-        let workers = if cut.is_serial(&dims, pairs) { 1 } else { cut.workers(threads) };
+        let products = products(&dims, pairs);
+        let workers = if products < SERIAL_PRODUCTS { 1 } else { cut.workers(threads) };
         let next = AtomicUsize::new(0);
         let work = |area: Area<'_>| {
             let _watch = Watch(&stopped);
@@ -137,7 +139,8 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T>) -> R
                 }
             }
         };
-        spread(area, workers, cut.worker_bytes::<S::A>(), &work);
+        // Five products of two matrices where the forward has two.
+        spread(area, workers, cut.worker_bytes::<S::A>(), products * 5 / 2, &work);
         finish::<T>(&task, grads);
     }
     if let (Some(to), Some(sinks)) = (&mut grads.sinks, problem.sinks) {
