@@ -1,7 +1,7 @@
 //! Timing by turns.
 //!
 //! The contestants take turns (a, b, c, a, b, c, …), so that a machine that slows down slows all of them, and ratios hold
-//! where absolute times drift. A turn is as many calls as last a few milliseconds; a contestant's figure is the median of
+//! where absolute times drift. A turn is as many calls as last some ten milliseconds; a contestant's figure is the median of
 //! its turns. The number of rounds follows from a time budget, within bounds.
 //!
 //! On a CPU each call of a turn is waited for, which costs nothing. A device is handed all calls of a turn and waited for
@@ -35,7 +35,7 @@ impl Effort {
         budget: Duration::from_secs(8),
         least_rounds: 5,
         most_rounds: 101,
-        turn: Duration::from_millis(4),
+        turn: Duration::from_millis(10),
         warm_up: Duration::from_millis(60),
     };
 
@@ -56,7 +56,7 @@ impl Effort {
         budget: Duration::from_millis(1200),
         least_rounds: 3,
         most_rounds: 25,
-        turn: Duration::from_millis(2),
+        turn: Duration::from_millis(4),
         warm_up: Duration::from_millis(10),
     };
 }
@@ -149,16 +149,39 @@ fn queued_calls(effort: Effort, mut turn: impl FnMut(u32) -> Result<f64>) -> Res
 /// times, five milliseconds here. As long as they do, a core is not there for who comes next.
 const REST: Duration = Duration::from_millis(8);
 
-/// Lets the pool of whoever had the last turn fall asleep, and wakes the next one's where its calls are short. A device has no
-/// such pools.
+/// How long a core that has slept takes at most to be itself again, and more: on a virtual machine an idle one is given away, and comes back after
+/// up to two milliseconds. A program that calls operation after operation has all of its cores.
+const WAKE: Duration = Duration::from_millis(3);
+
+/// Lets the pool of whoever had the last turn fall asleep, keeps every core busy until it is awake, with work that is nobody's, and wakes
+/// the next one's pool where its calls are short. A device has no such pools.
 fn rest(contestant: &Contestant, calls: u32) -> Result<()> {
     if !contestant.queues() {
         std::thread::sleep(REST);
+        wake();
     }
     if calls > 1 {
         black_box(contestant.run()?);
     }
     Ok(())
+}
+
+/// Spins on every core that this process may use.
+fn wake() {
+    let spin = || {
+        let start = Instant::now();
+        while start.elapsed() < WAKE {
+            std::hint::spin_loop();
+        }
+    };
+    let others = std::thread::available_parallelism().map_or(1, usize::from) - 1;
+    std::thread::scope(|scope| {
+        for _ in 0..others {
+            // A core whose thread can't start sleeps on.
+            drop(std::thread::Builder::new().spawn_scoped(scope, spin));
+        }
+        spin();
+    });
 }
 
 /// Milliseconds a call, over `calls` calls. Each is waited for and its result is used; on a device they are waited for together,
