@@ -130,8 +130,8 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const N: usize,
     }
 }
 
-/// The same for bf16 as they lie, two to a unit: a unit `(v₀, v₁)` times `(w, 0)` is the even number's share and times `(0, w)` the odd
-/// one's, so that nothing is widened. Weights are numbers of bf16.
+/// The same for bf16 as they lie: the values of two keys are interleaved to units of two, which a unit of their weights multiplies. Weights
+/// are numbers of bf16.
 struct Paired<'a, S: Simd, T, const R: usize, const N: usize, const K: usize>(&'a Lying<S, T>);
 
 impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const N: usize, const K: usize> Job<S>
@@ -146,36 +146,59 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const N: usize,
         // SAFETY: the operands are valid for R rows, N double vectors and all keys, as `run` was promised.
         unsafe {
             let zero = S::splat(S::A::default());
-            let (mut even, mut odd) = ([[zero; N]; R], [[zero; N]; R]);
-            for r in 0..R {
+            let mut acc = [[(zero, zero); N]; R];
+            for (r, row) in acc.iter_mut().enumerate() {
                 let factor = S::splat(*t.factor.add(r));
-                for v in 0..N {
-                    let c = t.c.add(r * t.c_stride + at[v]);
-                    let (a, b) = S::unzip(S::load(c), S::load(c.add(S::LANES)));
-                    (even[r][v], odd[r][v]) = (S::mul(factor, a), S::mul(factor, b));
+                for (x, at) in row.iter_mut().zip(at) {
+                    let c = t.c.add(r * t.c_stride + at);
+                    let (low, high) = S::split(S::load(c), S::load(c.add(S::LANES)));
+                    *x = (S::mul(factor, low), S::mul(factor, high));
                 }
             }
-            for key in 0..t.depth {
+            for key in (0..t.depth / 2 * 2).step_by(2) {
                 for stream in 0..K {
-                    let key = key + stream * t.apart;
-                    let value = t.b.add(key * t.b_stride);
-                    let value: [S::V; N] = std::array::from_fn(|v| S::load(value.add(at[v]).cast()));
-                    for r in 0..R {
-                        let weight = S::splat(*t.a.add(r * STRIDE + key));
-                        let lower = S::lower(weight);
-                        for v in 0..N {
-                            even[r][v] = S::mac(value[v], lower, even[r][v]);
-                            odd[r][v] = S::mac(value[v], weight, odd[r][v]);
-                        }
-                    }
+                    self.keys::<true>(&mut acc, at, key + stream * t.apart);
                 }
             }
-            for r in 0..R {
-                for v in 0..N {
-                    let c = t.c.add(r * t.c_stride + at[v]);
-                    let (a, b) = S::zip(even[r][v], odd[r][v]);
-                    S::store(c, a);
-                    S::store(c.add(S::LANES), b);
+            if t.depth % 2 == 1 {
+                for stream in 0..K {
+                    self.keys::<false>(&mut acc, at, t.depth - 1 + stream * t.apart);
+                }
+            }
+            for (r, row) in acc.iter().enumerate() {
+                for (x, at) in row.iter().zip(at) {
+                    let c = t.c.add(r * t.c_stride + at);
+                    let (first, second) = S::join(x.0, x.1);
+                    S::store(c, first);
+                    S::store(c.add(S::LANES), second);
+                }
+            }
+        }
+    }
+}
+
+impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy, const R: usize, const N: usize, const K: usize>
+    Paired<'_, S, T, R, N, K>
+{
+    /// Adds the shares of a key, and with `TWO` of the next.
+    #[inline(always)]
+    unsafe fn keys<const TWO: bool>(&self, acc: &mut [[(S::V, S::V); N]; R], at: [usize; N], key: usize) {
+        let t = self.0;
+        // SAFETY: the keys exist, and the operands are valid for R rows and N double vectors.
+        unsafe {
+            let zero = S::splat(S::A::default());
+            let value = t.b.add(key * t.b_stride);
+            let next = value.wrapping_add(t.b_stride);
+            let units: [(S::V, S::V); N] = std::array::from_fn(|v| {
+                let second = if TWO { S::load(next.add(at[v]).cast()) } else { zero };
+                S::interleave(S::load(value.add(at[v]).cast()), second)
+            });
+            for (r, row) in acc.iter_mut().enumerate() {
+                let weight = t.a.add(r * STRIDE + key);
+                let second = if TWO { S::splat(*weight.add(1)) } else { zero };
+                let weights = S::pair(S::splat(*weight), second);
+                for (x, unit) in row.iter_mut().zip(units) {
+                    *x = (S::mac(unit.0, weights, x.0), S::mac(unit.1, weights, x.1));
                 }
             }
         }

@@ -80,23 +80,29 @@ impl<const PAIRS: bool> Simd for Avx512<PAIRS> {
         }
     }
     #[inline(always)]
-    unsafe fn lower(v: __m512) -> __m512 {
-        unsafe { _mm512_castsi512_ps(_mm512_srli_epi32::<16>(_mm512_castps_si512(v))) }
-    }
-    #[inline(always)]
-    unsafe fn unzip(first: __m512, second: __m512) -> (__m512, __m512) {
+    unsafe fn interleave(a: __m512, b: __m512) -> (__m512, __m512) {
+        if !PAIRS {
+            unreachable!("this instruction set has no products of pairs");
+        }
         unsafe {
-            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-            (_mm512_permutex2var_ps(first, even, second), _mm512_permutex2var_ps(first, odd, second))
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            (_mm512_castsi512_ps(_mm512_unpacklo_epi16(a, b)), _mm512_castsi512_ps(_mm512_unpackhi_epi16(a, b)))
         }
     }
     #[inline(always)]
-    unsafe fn zip(even: __m512, odd: __m512) -> (__m512, __m512) {
+    unsafe fn split(first: __m512, second: __m512) -> (__m512, __m512) {
         unsafe {
-            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-            (_mm512_permutex2var_ps(even, low, odd), _mm512_permutex2var_ps(even, high, odd))
+            let low = _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(4));
+            (_mm512_permutex2var_ps(first, low, second), _mm512_permutex2var_ps(first, high, second))
+        }
+    }
+    #[inline(always)]
+    unsafe fn join(low: __m512, high: __m512) -> (__m512, __m512) {
+        unsafe {
+            let first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+            let second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+            (_mm512_permutex2var_ps(low, first, high), _mm512_permutex2var_ps(low, second, high))
         }
     }
     #[inline(always)]

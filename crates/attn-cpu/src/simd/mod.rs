@@ -87,19 +87,21 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn round_to_half(_v: Self::V) -> Self::V {
         unreachable!("this instruction set has no products of pairs")
     }
-    /// Units `(x, 0)` of units `(0, x)`. Only where there are pairs.
+    /// Units `(a, b)` of two vectors of bf16 as they lie, number by number: those of the first four numbers of every chunk of 128 bits, then
+    /// those of the last four. Only where there are pairs.
     #[inline(always)]
-    unsafe fn lower(_v: Self::V) -> Self::V {
+    unsafe fn interleave(_a: Self::V, _b: Self::V) -> (Self::V, Self::V) {
         unreachable!("this instruction set has no products of pairs")
     }
-    /// The numbers at even and at odd places of two vectors, side by side. Only where there are pairs.
+    /// Two vectors of numbers in the order of [`Simd::interleave`]: of every eight the first four, then the last four. Only where there are
+    /// pairs.
     #[inline(always)]
-    unsafe fn unzip(_first: Self::V, _second: Self::V) -> (Self::V, Self::V) {
+    unsafe fn split(_first: Self::V, _second: Self::V) -> (Self::V, Self::V) {
         unreachable!("this instruction set has no products of pairs")
     }
-    /// Undoes [`Simd::unzip`]. Only where there are pairs.
+    /// Undoes [`Simd::split`]. Only where there are pairs.
     #[inline(always)]
-    unsafe fn zip(_even: Self::V, _odd: Self::V) -> (Self::V, Self::V) {
+    unsafe fn join(_low: Self::V, _high: Self::V) -> (Self::V, Self::V) {
         unreachable!("this instruction set has no products of pairs")
     }
     /// The larger. Where a lane of `b` is NaN, NaN.
