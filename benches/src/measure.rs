@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::contestants::Contestant;
+use crate::peaks::Reading;
 
 /// How long and how often to measure.
 #[derive(Clone, Copy, Debug)]
@@ -95,17 +96,35 @@ pub fn median(sorted: &[f64]) -> f64 {
     }
 }
 
-/// Times all contestants by turns of as many calls as `repeats` says of each; the result is in their order.
+/// Times all contestants by turns of as many calls as `repeats` says of each; the result is in their order. Where memory is read beside them,
+/// it takes its turn as well, and its median is told in GB/s.
 ///
 /// # Errors
 /// Where a call fails.
-pub fn measure(contestants: &[Contestant], repeats: &[u32], effort: Effort) -> Result<Vec<Times>> {
-    let turns = by_turns(contestants.len(), effort, |n| {
-        rest(&contestants[n], repeats[n])?;
-        turn(&contestants[n], repeats[n])
+pub fn measure(
+    contestants: &[Contestant],
+    repeats: &[u32],
+    effort: Effort,
+    mut reading: Option<&mut Reading>,
+) -> Result<(Vec<Times>, Option<f64>)> {
+    let beside = usize::from(reading.is_some());
+    let mut turns = by_turns(contestants.len() + beside, effort, |n| match (contestants.get(n), &mut reading) {
+        (Some(contestant), _) => {
+            rest(contestant, repeats[n])?;
+            turn(contestant, repeats[n])
+        }
+        (None, Some(reading)) => {
+            sleep_and_wake();
+            Ok(reading.turn(READS))
+        }
+        (None, None) => Ok(f64::NAN),
     })?;
-    Ok(turns.into_iter().map(Times::of).collect())
+    let gbps = if beside == 1 { turns.pop().map(|turns| Times::of(turns).median) } else { None };
+    Ok((turns.into_iter().map(Times::of).collect(), gbps))
 }
+
+/// Reads of 16 MiB a thread that make a turn of some milliseconds.
+const READS: usize = 12;
 
 /// The most calls of a turn.
 const MOST_CALLS: u32 = 10_000;
@@ -157,13 +176,18 @@ const WAKE: Duration = Duration::from_millis(3);
 /// the next one's pool where its calls are short. A device has no such pools.
 fn rest(contestant: &Contestant, calls: u32) -> Result<()> {
     if !contestant.queues() {
-        std::thread::sleep(REST);
-        wake();
+        sleep_and_wake();
     }
     if calls > 1 {
         black_box(contestant.run()?);
     }
     Ok(())
+}
+
+/// Lets other pools fall asleep, and wakes the cores.
+fn sleep_and_wake() {
+    std::thread::sleep(REST);
+    wake();
 }
 
 /// Spins on every core that this process may use.

@@ -12,6 +12,7 @@ mod bf16;
 mod device;
 mod fma;
 
+pub use bandwidth::Reading;
 pub use device::DevicePeaks;
 
 /// The machine's measured limits on a given number of threads.

@@ -90,13 +90,13 @@ pub struct Torch {
 impl Machine {
     /// The limit of a row, in the unit of its [`speed`](Row::speed).
     ///
-    /// On a CPU: bf16 dot products for bf16 where there are such, f32 multiply-adds for other arithmetic, reading memory for
-    /// decode. On a device: matrix products of the row's type, copying for decode; by Burn, or by PyTorch where that ran on the
+    /// On a CPU: bf16 dot products for bf16 where there are such, f32 multiply-adds for other arithmetic, reading memory beside it
+    /// for decode. On a device: matrix products of the row's type, copying for decode; by Burn, or by PyTorch where that ran on the
     /// device of the same name and is faster. None where it was not measured.
     pub fn peak(&self, row: &Row) -> Option<f64> {
         let Some(device) = self.devices.iter().find(|device| device.backend == row.backend) else {
             return Some(match (row.gbps, self.bf16_peak_gflops) {
-                (Some(_), _) => self.read_gbps,
+                (Some(_), _) => row.read_gbps.unwrap_or(self.read_gbps),
                 (None, Some(bf16)) if row.dtype == Dtype::Bf16.name() => bf16,
                 _ => self.fma_peak_gflops,
             });
@@ -174,6 +174,9 @@ pub struct Row {
     pub gflops: f64,
     /// Bytes of keys and values of ours a second, in 10⁹; decode only.
     pub gbps: Option<f64>,
+    /// What reading memory gave by turns beside it, the median in GB/s; decode on a CPU only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_gbps: Option<f64>,
     /// The share of [the row's peak](Machine::peak); null where that was not measured.
     pub peak_share: Option<f64>,
     /// Measured: the most bytes alive during a call of ours beyond its inputs and results; on LibTorch, which allocates by
@@ -218,6 +221,7 @@ impl Row {
             gflop: shape.flops() * 1e-9,
             gflops: shape.flops() * per_second,
             gbps: (shape.suite == Suite::Decode).then(|| shape.kv_bytes() as f64 * per_second),
+            read_gbps: None,
             peak_share: None,
             workspace_bytes: None,
             planned_workspace_bytes: None,

@@ -13,7 +13,7 @@ use crate::inputs::Inputs;
 use crate::machine;
 use crate::measure::{Effort, Times, measure, warm_up};
 use crate::oracle::Expected;
-use crate::peaks::{DevicePeaks, Peaks};
+use crate::peaks::{DevicePeaks, Peaks, Reading};
 use crate::progress::Progress;
 use crate::report::{Machine, Report, Row, Torch};
 use crate::resident::Resident;
@@ -79,6 +79,11 @@ impl Session {
         Ok(Run { report, wrong })
     }
 
+    fn is_in_host_memory(&self, row: &Row) -> bool {
+        let mut of_row = self.backends.iter().filter(|backend| backend.name() == row.backend);
+        of_row.any(|backend| backend.memory() != Memory::Device)
+    }
+
     /// The limits of each device with memory of its own, in the order of the backends.
     fn device_peaks(&self, dtypes: &[Dtype], progress: &Progress) -> Vec<DevicePeaks> {
         let devices = self.backends.iter().filter(|backend| backend.memory() == Memory::Device);
@@ -115,11 +120,16 @@ impl Session {
             }
         }
         let (contestants, firsts): (Vec<_>, Vec<_>) = warm.into_iter().unzip();
-        let mut times = measure(&contestants, &repeats, effort)?;
+        let is_read = shape.suite == Suite::Decode && contestants.iter().any(|contestant| !contestant.queues());
+        let mut reading = is_read.then(|| Reading::new(self.threads));
+        let (mut times, read_gbps) = measure(&contestants, &repeats, effort, reading.as_mut())?;
         if shape.suite == Suite::Sweep && is_behind(&contestants, &times) {
-            times = measure(&contestants, &repeats, Effort::AGAIN)?;
+            (times, _) = measure(&contestants, &repeats, Effort::AGAIN, None)?;
         }
-        let rows = rows(shape, &contestants, &firsts, &times);
+        let mut rows = rows(shape, &contestants, &firsts, &times);
+        for row in rows.iter_mut().filter(|row| self.is_in_host_memory(row)) {
+            row.read_gbps = read_gbps;
+        }
         for contestant in &contestants {
             contestant.tidy_up();
         }

@@ -25,11 +25,8 @@ pub fn buffer_bytes(quick: bool) -> u64 {
 
 /// The best turn of `rounds` rounds through `bytes` bytes with each number of streams, in GB/s.
 pub fn read_gbps(threads: usize, bytes: u64, rounds: usize) -> f64 {
-    let part = ((bytes as usize / 8 / threads.max(1)) / PIECE).max(1) * PIECE;
-    let parts: Vec<Vec<u64>> = std::thread::scope(|scope| {
-        let filling: Vec<_> = (0..threads).map(|thread| scope.spawn(move || vec![thread as u64 + 1; part])).collect();
-        filling.into_iter().map(|f| f.join().expect("filling the buffer panicked")).collect()
-    });
+    let parts = filled(threads, bytes);
+    let part = parts[0].len();
     let mut best = 0f64;
     for _ in 0..rounds {
         for streams in STREAMS {
@@ -46,6 +43,64 @@ pub fn read_gbps(threads: usize, bytes: u64, rounds: usize) -> f64 {
         }
     }
     best
+}
+
+/// Memory that is read beside others' turns: what it gives in the very state that they find it in.
+pub struct Reading {
+    /// Each thread's part, which it filled itself.
+    parts: Vec<Vec<u64>>,
+    /// How many streams were the fastest.
+    streams: usize,
+    /// Where the next turn begins.
+    at: usize,
+}
+
+/// Bytes of a [`Reading`]'s buffer, a multiple of what a last-level cache holds.
+const BESIDE: u64 = 1 << 30;
+
+impl Reading {
+    /// A buffer for `threads` threads, read through once with each number of streams.
+    pub fn new(threads: usize) -> Self {
+        let bytes = crate::machine::available_memory().map_or(BESIDE, |free| BESIDE.min(free / 8));
+        let mut reading = Self { parts: filled(threads, bytes), streams: 1, at: 0 };
+        let speeds = STREAMS.map(|streams| (reading.pass(streams), streams));
+        reading.streams = speeds.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or(1, |(_, streams)| streams);
+        reading
+    }
+
+    /// The median speed of a pass, in GB/s.
+    fn pass(&mut self, streams: usize) -> f64 {
+        self.streams = streams;
+        let turns = (self.parts[0].len() / TURN).max(1);
+        let mut speeds: Vec<f64> = (0..turns).map(|_| self.turn(1)).collect();
+        speeds.sort_by(f64::total_cmp);
+        crate::measure::median(&speeds)
+    }
+
+    /// Reads on where the last turn ended, so many times 16 MiB a thread, and around; GB/s.
+    pub fn turn(&mut self, times: usize) -> f64 {
+        let (parts, streams, length) = (&self.parts, self.streams, self.parts[0].len());
+        let (mut bytes, mut seconds) = (0, 0.0);
+        for _ in 0..times {
+            let (start, end) = (self.at, length.min(self.at + TURN));
+            seconds += on_all_threads(parts.len(), |thread| {
+                std::hint::black_box(sum(&parts[thread][start..end], streams));
+            });
+            bytes += parts.len() * (end - start) * 8;
+            self.at = if end == length { 0 } else { end };
+        }
+        bytes as f64 / seconds / 1e9
+    }
+}
+
+/// A part for each thread, of whole pieces, which it fills itself.
+fn filled(threads: usize, bytes: u64) -> Vec<Vec<u64>> {
+    let part = ((bytes as usize / 8 / threads.max(1)) / PIECE).max(1) * PIECE;
+    std::thread::scope(|scope| {
+        let filling: Vec<_> =
+            (0..threads.max(1)).map(|thread| scope.spawn(move || vec![thread as u64 + 1; part])).collect();
+        filling.into_iter().map(|f| f.join().expect("filling the buffer panicked")).collect()
+    })
 }
 
 /// The wrapping sum, read in `streams` streams.
@@ -102,6 +157,18 @@ fn add(sums: &mut [u64; PIECE], piece: &[u64; PIECE]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn turns_go_on_and_around() {
+        let mut reading = Reading { parts: filled(2, (2 * TURN + PIECE) as u64 * 16), streams: 4, at: 0 };
+        let ends = [TURN, 2 * TURN, 0, TURN];
+        for end in ends {
+            assert!(reading.turn(1) > 0.0);
+            assert_eq!(reading.at, end);
+        }
+        assert!(reading.turn(3) > 0.0);
+        assert_eq!(reading.at, TURN);
+    }
 
     #[test]
     fn every_element_is_read_once() {

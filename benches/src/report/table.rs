@@ -20,6 +20,11 @@ pub fn tables(report: &Report) -> String {
         significant(machine.fma_peak_gflops),
         significant(machine.read_gbps),
     );
+    let beside = || report.rows.iter().filter_map(|row| row.read_gbps);
+    if let (Some(least), Some(most)) = (beside().reduce(f64::min), beside().reduce(f64::max)) {
+        let [least, most] = [least, most].map(significant);
+        text.push_str(&format!("reading by turns beside decode, of which its share is told: {least} to {most} GB/s\n"));
+    }
     for device in &machine.devices {
         text.push_str(&format!("{}, by Burn on {}:", device.name, device.backend));
         for (dtype, tflops) in &device.matmul_tflops {

@@ -155,6 +155,28 @@ fn speeds_and_shares_follow_from_times_and_peaks() {
 }
 
 #[test]
+fn decode_relates_to_what_was_read_beside_it() {
+    let mut report = sample();
+    let is_decode = |row: &&mut Row| row.gbps.is_some();
+    let best = report.machine.read_gbps;
+    for row in report.rows.iter_mut().filter(is_decode) {
+        row.read_gbps = Some(0.5 * best);
+    }
+    let before: Vec<_> = report.rows.iter().map(|row| row.peak_share).collect();
+    report.relate();
+    let changed = report.rows.iter().zip(before).filter(|(row, before)| row.peak_share != *before);
+    let (mut decode, mut shown) = (0, String::new());
+    for (row, before) in changed {
+        let twice = 2.0 * before.expect("a CPU has peaks");
+        assert!(row.gbps.is_some() && (row.peak_share.expect("a CPU has peaks") - twice).abs() < 1e-12);
+        decode += 1;
+        shown = tables(&report);
+    }
+    assert!(decode > 0);
+    assert!(shown.contains("of which its share is told: 25.0 to 25.0 GB/s"), "{shown}");
+}
+
+#[test]
 fn rows_of_a_card_relate_to_the_faster_of_its_peaks() {
     let mut report = sample_with_card();
     let check = |report: &Report, f16: f64, bf16: f64, copying: f64| {
