@@ -91,7 +91,7 @@
 //! | `BLOCK_BYTES` | 512 KB | keys and values of a block for large dimensions: half an L2 of 1 MB |
 //! | `PIECE` | 32 | dimensions of a strip's queries side by side: one stream of addresses, a constant row distance; 64 leaves half unused at 32 |
 //! | `STRIDE` | `BLOCK` + 16 | constant row distance of the broadcast operand: one address register; no aliasing at 4 KB |
-//! | `TASK_ROWS` | 768 | rows that share a packed block; their accumulators take 192 KB at value_dim 64 |
+//! | `TASK_ROWS` | 1024 | rows that share a packed block; their accumulators take 256 KB at value_dim 64 |
 //! | `SHORT_ROWS`, `ENOUGH_TASKS` | 192, 32 | shorter tasks where there would be too few for many threads |
 //! | `SPLIT_KEYS` | 1024 | fewest keys of a part, where there are fewer than `ENOUGH_TASKS` tasks: accumulators are written and read once more for a thousand keys |
 //! | `FEW_ROWS` | 16 | up to there reading keys as they lie was 1.5 times as fast as packing them (f32; with bf16 a tenth slower); more rows were not tried |
