@@ -140,7 +140,7 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T>) -> R
             }
         };
         // Five products of two matrices where the forward has two.
-        spread(area, workers, cut.worker_bytes::<S::A>(), products * 5 / 2, &work);
+        spread(area, workers, cut.worker_bytes::<S::A>(), products.saturating_mul(5) / 2, &work);
         finish::<T>(&task, grads);
     }
     if let (Some(to), Some(sinks)) = (&mut grads.sinks, problem.sinks) {
