@@ -276,6 +276,28 @@ fn large_logits() {
     }
 }
 
+/// Weights that are all equal, of which sums have terms that all round to one side.
+#[test]
+fn equal_weights() {
+    fn check<T: Real>(dims: Dims) {
+        let full = [dims.batch, dims.heads, dims.query_len, dims.key_len];
+        for shape in [[1, 1, full[2], 1], [1, 1, 1, full[3]], [1, full[1], 1, 1]] {
+            for seed in 0..4 {
+                let mut owned = Owned::<T>::plain(dims, seed);
+                owned.scale = 0.0;
+                owned.bias = Some(Array::new(shape, Lay::Plain, T::of(0.0), || T::of(0.0)).broadcast(full));
+                let mut above = Above::random(owned, &mut Random(seed));
+                above.grad_lse = Some(vec![0.8; full[1] * full[2]]);
+                above.grad_out = above.grad_out.filter(|_| seed % 2 == 0);
+                check_gradients(&above);
+            }
+        }
+    }
+    let dims = Dims { batch: 1, heads: 2, kv_heads: 1, query_len: 121, key_len: 1011, head_dim: 2, value_dim: 7 };
+    check::<f64>(dims);
+    check::<f32>(dims);
+}
+
 /// What is not wanted is not made, and nothing else depends on it.
 #[test]
 fn only_what_is_wanted() {

@@ -2,7 +2,8 @@
 
 use attn_cpu::{Element, Gradients, Isa, Upstream, View, Wanted, backward};
 
-use super::{Array, Dims, Lay, Oracle, Owned, Random, Real, affine_slope, exact_sum, indices};
+use super::exact::{ExactSum, exact_sum};
+use super::{Array, Dims, Lay, Oracle, Owned, Random, Real, affine_slope, indices};
 
 /// A problem with what came from above.
 #[derive(Debug, Clone)]
@@ -25,17 +26,17 @@ pub struct Given<T: Real> {
 /// A gradient and its error, number by number.
 #[derive(Debug, Clone, Default)]
 pub struct Judged {
-    pub right: Vec<f64>,
-    pub error: Vec<f64>,
+    right: Vec<ExactSum>,
+    error: Vec<f64>,
 }
 
 impl Judged {
     fn zeros(count: usize) -> Self {
-        Self { right: vec![0.0; count], error: vec![0.0; count] }
+        Self { right: vec![ExactSum::default(); count], error: vec![0.0; count] }
     }
 
     fn add(&mut self, at: usize, term: f64, error: f64) {
-        self.right[at] += term;
+        self.right[at].add(term);
         self.error[at] += error;
     }
 
@@ -45,6 +46,7 @@ impl Judged {
             return Err(format!("{what}: {} numbers for {}", found.len(), self.right.len()));
         }
         for (at, (x, (right, error))) in found.iter().zip(self.right.iter().zip(&self.error)).enumerate() {
+            let right = right.total();
             let error = error + T::ROUND * right.abs() + if T::ROUND > 1e-4 { 1e-7 } else { T::SMALLEST };
             if (x.up() - right).abs() > error || x.up().is_nan() != right.is_nan() {
                 return Err(format!("{what}: element {at} is {}, should be {right} ± {error:e}", x.up()));

@@ -2,11 +2,14 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod dropout;
+pub mod exact;
 pub mod gradient;
 pub mod random;
 
 use attn_cpu::{Attention, Band, Blocks, Dropout, Element, Mask, ScoreMod, View};
 use half::{bf16, f16};
+
+use exact::exact_sum;
 
 /// What the tests need of an element type.
 pub trait Real: Element {
@@ -416,17 +419,6 @@ impl<T: Real> Owned<T> {
         let steps = 4.0 + (self.dims.head_dim as f64).sqrt();
         (score != f64::NEG_INFINITY).then_some((score, parts * steps * T::ACCUM_ROUND))
     }
-}
-
-/// A sum with its rounding errors added back (Neumaier 1974), so that f64 can judge f64.
-fn exact_sum(numbers: impl Iterator<Item = f64>) -> f64 {
-    let (mut sum, mut lost) = (0.0_f64, 0.0_f64);
-    for x in numbers {
-        let next = sum + x;
-        lost += if sum.abs() >= x.abs() { (sum - next) + x } else { (x - next) + sum };
-        sum = next;
-    }
-    if sum.is_finite() { sum + lost } else { sum }
 }
 
 #[derive(Debug, Default)]
