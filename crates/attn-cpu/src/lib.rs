@@ -98,7 +98,7 @@
 //! | `BRIEF_ROWS` | 48 | rows of the heads that a task takes together where one vector holds a row's scores: a head of one row costs half as much |
 //! | `STREAMS` | 4 | places read by turns; twice the speed of one where keys come from memory |
 //! | `SERIAL_PRODUCTS` | 2²⁰ | below, a second thread takes longer to wake than the work takes |
-//! | `SHORT_PRODUCTS` | 2²⁶ | below, some half a millisecond, the calling thread works beside the pool's (`spread.rs`) |
+//! | `SHORT_PRODUCTS` | 2²⁸ | below, up to three milliseconds, the calling thread works beside the pool's (`spread.rs`) |
 //!
 //! # What was tried and left out
 //!

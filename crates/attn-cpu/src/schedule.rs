@@ -16,7 +16,7 @@ use crate::kernel::{BLOCK, BLOCK_BYTES, PIECE, ROWS, STRIDE};
 use crate::partial::Shared;
 use crate::problem::{Attention, Blocks, Dims, EMPTY, MASK_BLOCK};
 use crate::simd::Simd;
-use crate::spread::spread;
+use crate::spread::{is_serial, spread};
 use crate::task::{self, Worker};
 use crate::workspace::{Area, List, Workspace, bytes_of};
 
@@ -42,9 +42,6 @@ const BRIEF_ROWS: usize = 48;
 
 /// Most bytes of a task's accumulators, for large value_dim.
 const TASK_BYTES: usize = 512 << 10;
-
-/// Multiplications below which waking a thread takes longer than it saves (some ten microseconds of one core).
-pub(crate) const SERIAL_PRODUCTS: u128 = 1 << 20;
 
 /// A checked problem with its outputs.
 pub struct Call<'a, T, W> {
@@ -147,7 +144,7 @@ impl Layout {
             block_keys: block_keys.next_multiple_of(geometry.tile_keys).next_multiple_of(MASK_BLOCK),
             lanes: geometry.lanes,
             brief,
-            serial: products(dims, pairs(dims)) < SERIAL_PRODUCTS,
+            serial: is_serial(products(dims, pairs(dims))),
             per_unit: geometry.per_unit,
             head_units,
         }
@@ -277,7 +274,7 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>
     set_order(&mut order, call.problem, &dims, &layout, threads);
     let pairs: u128 = order.iter().map(|(cost, _)| u128::from(*cost)).sum();
     let products = products(&dims, pairs);
-    let workers = if products < SERIAL_PRODUCTS { 1 } else { layout.workers(threads) };
+    let workers = if is_serial(products) { 1 } else { layout.workers(threads) };
     let next = AtomicUsize::new(0);
     let work = |area: Area<'_>| {
         // A thread that wakes up when all is done makes nothing.

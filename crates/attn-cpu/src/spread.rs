@@ -4,8 +4,10 @@
 //! until it is done: a thread of the pool has to wake, and then wakes the next. Where a call is short it works as well instead, and offers the
 //! rest to the pool: who comes before it is through takes part, and an offer that nobody has taken by then is withdrawn. So a short call
 //! waits for no core that is slow to wake, or busy with somebody else's work. A tenth to a fifth of calls of a twentieth to a tenth of a
-//! millisecond is saved. In long calls there is nothing to save, and a helper is now and then woken on the core of the caller, which it has to
-//! share with it for milliseconds.
+//! millisecond is saved, and as much of decoding for two or three. In longer calls there is nothing to save.
+//!
+//! Either way Linux now and then puts two of the threads on one core, while another is idle, and lets them take turns of four milliseconds: on
+//! cores that have been busy it looks for an idle one no further than at the core of who wakes and at the one of last time.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -16,8 +18,16 @@ use std::thread::Thread;
 
 use crate::workspace::Area;
 
-/// Multiplications of a call that takes half a millisecond or less: its caller works as well.
-const SHORT_PRODUCTS: u128 = 1 << 26;
+/// Multiplications below which waking a thread takes longer than it saves (some ten microseconds of one core).
+const SERIAL_PRODUCTS: u128 = 1 << 20;
+
+/// Multiplications of a call that takes three milliseconds or less: its caller works as well.
+const SHORT_PRODUCTS: u128 = 1 << 28;
+
+/// Whether a call of so many multiplications is over before a second thread has woken.
+pub(crate) fn is_serial(products: u128) -> bool {
+    products < SERIAL_PRODUCTS
+}
 
 /// Runs `work` on up to `workers` threads, each with an area of its own of so many bytes: all of them together `products`
 /// multiplications. It must be such that any of them can do all of it: threads that come late find nothing left.

@@ -11,8 +11,8 @@ use crate::element::{Element, Loads};
 use crate::kernel::gradient::Inner;
 use crate::math::Float;
 use crate::problem::{Attention, Dims};
-use crate::schedule::{Geometry, SERIAL_PRODUCTS, products};
-use crate::spread::spread;
+use crate::schedule::{Geometry, products};
+use crate::spread::{is_serial, spread};
 use crate::workspace::{Area, Workspace};
 use crate::{CpuError, View};
 
@@ -118,7 +118,7 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T>) -> R
             start / cut.block_keys
         });
         let products = products(&dims, pairs);
-        let workers = if products < SERIAL_PRODUCTS { 1 } else { cut.workers(threads) };
+        let workers = if is_serial(products) { 1 } else { cut.workers(threads) };
         let next = AtomicUsize::new(0);
         let work = |area: Area<'_>| {
             let _watch = Watch(&stopped);
