@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::backend::{Backend, Memory, hand_over};
 use crate::inputs::Inputs;
-use crate::shapes::{Shape, Suite};
+use crate::shapes::{Dtype, Shape, Suite};
 
 mod burn_op;
 mod extras;
@@ -95,6 +95,10 @@ impl Contestant {
 /// What the report calls our attention.
 pub const OURS: &str = "ours";
 
+/// What it calls ours on the same numbers in f32, which stands beside ours in a half type where memory is the limit: half the bytes should take
+/// half the time, whatever memory gives while both are timed.
+pub const OURS_IN_F32: &str = "ours-f32";
+
 /// Whose operations are peers of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peers {
@@ -106,7 +110,8 @@ pub enum Peers {
     Fastest,
 }
 
-/// Everyone who can do `shape`: ours on each of `backends`, then the peers.
+/// Everyone who can do `shape`: ours on each of `backends`, then the peers, then [`OURS_IN_F32`] in decode of half types on the first of the
+/// backends in host memory.
 ///
 /// Ours and the peer on one backend read the very same tensors.
 pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend], which: Peers) -> Result<Vec<Contestant>> {
@@ -139,6 +144,14 @@ pub fn enter(shape: &Shape, inputs: &Inputs, backends: &[Backend], which: Peers)
         if peer {
             peers.extend(burn_op::enter_unfused(shape, inputs, backend, Arc::clone(&operands)));
             peers.push(burn_op::enter(shape, inputs, backend, operands));
+        }
+    }
+    if shape.suite == Suite::Decode && shape.dtype != Dtype::F32 {
+        let in_host_memory = |contestant: &&Contestant| contestant.backend.memory() != Memory::Device;
+        if let Some(backend) = ours.iter().find(in_host_memory).map(|contestant| contestant.backend) {
+            let wide = Shape { dtype: Dtype::F32, ..*shape };
+            let operands = Arc::new(Operands::new(&wide, inputs, backend));
+            peers.push(Contestant { name: OURS_IN_F32, ..ours::enter(&wide, inputs, backend, operands)? });
         }
     }
     ours.append(&mut peers);

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::contestants::OURS_IN_F32;
 use crate::measure::Times;
 use crate::peaks::DevicePeaks;
 use crate::shapes::{Dtype, Shape, Suite};
@@ -166,7 +167,7 @@ pub struct Row {
     pub ours_max_ms: f64,
     /// Rounds that the medians are of.
     pub rounds: usize,
-    /// Median of each peer that can do the shape, milliseconds.
+    /// Median of each peer that can do the shape, milliseconds; in decode of half types that of ours in f32 besides, `ours-f32`.
     pub peers: BTreeMap<String, f64>,
     /// Useful operations, in 10⁹.
     pub gflop: f64,
@@ -237,12 +238,13 @@ impl Row {
 
     /// How often faster than the fastest peer ours is; none where no peer can do the shape.
     pub fn lead(&self) -> Option<f64> {
-        self.peers.values().copied().reduce(f64::min).map(|ms| ms / self.ours_ms)
+        self.ratio(self.rival()?)
     }
 
-    /// The fastest peer.
+    /// The fastest peer. Ours in f32 is none.
     pub fn rival(&self) -> Option<&str> {
-        self.peers.iter().min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(name, _)| name.as_str())
+        let others = self.peers.iter().filter(|(name, _)| *name != OURS_IN_F32);
+        others.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(name, _)| name.as_str())
     }
 
     /// The speed of ours in the suite's unit: GB/s of decode, GFLOP/s otherwise.

@@ -264,7 +264,23 @@ fn holds(name: &str, part: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "cpu")]
+    use crate::contestants::{OURS, OURS_IN_F32};
     use crate::shapes::suite;
+
+    #[cfg(feature = "cpu")]
+    #[test]
+    fn decode_of_a_half_type_stands_beside_ours_in_f32() {
+        let decode = suite(Suite::Decode).into_iter().find(|shape| shape.dtype == Dtype::Bf16).expect("one is bf16");
+        let names = |dtype| {
+            let shape = Shape { dtype, key_len: 64, ..decode };
+            let entered = enter(&shape, &Inputs::of(&shape), &[Backend::Flex], Peers::Near).expect("all can be set up");
+            entered.iter().map(|contestant| contestant.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Dtype::Bf16).iter().filter(|name| **name == OURS_IN_F32).count(), 1);
+        assert_eq!(names(Dtype::Bf16)[0], OURS);
+        assert!(!names(Dtype::F32).contains(&OURS_IN_F32));
+    }
 
     #[test]
     fn a_shape_is_found_by_a_part_of_its_name() {

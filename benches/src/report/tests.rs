@@ -107,6 +107,16 @@ fn json_goes_out_and_comes_back() {
 }
 
 #[test]
+fn ours_in_f32_is_no_rival() {
+    let mut row = sample().rows.remove(0);
+    row.peers = BTreeMap::from([(OURS_IN_F32.to_string(), 3.0)]);
+    row.ours_ms = 2.0;
+    assert_eq!((row.rival(), row.lead(), row.ratio(OURS_IN_F32)), (None, None, Some(1.5)));
+    row.peers.insert("burn-flex".into(), 10.0);
+    assert_eq!((row.rival(), row.lead()), (Some("burn-flex"), Some(5.0)));
+}
+
+#[test]
 fn json_has_the_keys_that_readers_rely_on() {
     let value = serde_json::to_value(sample()).expect("a report can be written");
     for key in ["cpu", "cores", "fma_peak_gflops", "bf16_peak_gflops", "read_gbps", "threads"] {
