@@ -282,7 +282,7 @@ fn equal_weights() {
     fn check<T: Real>(dims: Dims) {
         let full = [dims.batch, dims.heads, dims.query_len, dims.key_len];
         for shape in [[1, 1, full[2], 1], [1, 1, 1, full[3]], [1, full[1], 1, 1]] {
-            for seed in 0..4 {
+            for seed in 0..2 {
                 let mut owned = Owned::<T>::plain(dims, seed);
                 owned.scale = 0.0;
                 owned.bias = Some(Array::new(shape, Lay::Plain, T::of(0.0), || T::of(0.0)).broadcast(full));
@@ -293,7 +293,7 @@ fn equal_weights() {
             }
         }
     }
-    let dims = Dims { batch: 1, heads: 2, kv_heads: 1, query_len: 121, key_len: 1011, head_dim: 2, value_dim: 7 };
+    let dims = Dims { batch: 1, heads: 2, kv_heads: 1, query_len: 25, key_len: 1011, head_dim: 2, value_dim: 7 };
     check::<f64>(dims);
     check::<f32>(dims);
 }
