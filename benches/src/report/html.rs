@@ -250,7 +250,8 @@ PyTorch ran on the same device, PyTorch's. They are what libraries reach there, 
 heads on NdArray and in training, sinks, and types that a backend has no tensors of. Windows and lengths it is given as a mask,
 ALiBi as a bias, made beforehand. <code>torch-sdpa</code> is LibTorch's own <code>scaled_dot_product_attention</code>, called directly, and in training
 LibTorch's own autograd through it. All that hides or is added it is given as one mask of numbers, made beforehand. In decode of half
-types <code>ours-f32</code> is ours on the same numbers in f32.</p>
+types <code>ours-f32</code> is ours on the same numbers in f32; its GB/s count the half type's bytes, as those of all peers do, so that
+bars compare times.</p>
 <p>The shapes of a sweep are drawn at random, the same for a seed; peers are LibTorch's operation and Burn's on the backend of ours. They
 get fewer turns than other shapes, and where ours is behind all are timed again for longer. A query that sees nothing peers may
 answer as they like.</p>

@@ -6,8 +6,8 @@
 //! waits for no core that is slow to wake, or busy with somebody else's work. A tenth to a fifth of calls of a twentieth to a tenth of a
 //! millisecond is saved, and as much of decoding for two or three. In longer calls there is nothing to save.
 //!
-//! Either way Linux now and then puts two of the threads on one core, while another is idle, and lets them take turns of four milliseconds: on
-//! cores that have been busy it looks for an idle one no further than at the core of who wakes and at the one of last time.
+//! Either way Linux now and then puts two of the threads on one core, while another is idle, and lets them take turns of four milliseconds
+//! (seen by `perf sched timehist`; as we understand it, it doesn't look for idle cores on a machine that has just been busy).
 
 use std::any::Any;
 use std::cell::UnsafeCell;
