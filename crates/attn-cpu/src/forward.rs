@@ -74,7 +74,7 @@ fn refusal(isa: Isa, available: &[Isa]) -> CpuError {
 }
 
 /// The bytes that [`forward`] allocates, all of them at once, in a pool of `threads` threads with an instruction set: its scratch memory,
-/// to the byte. [`compute`] allocates what it returns besides, and a short call by a thread that is not the pool's some hundred bytes to hand work
+/// to the byte; 0 where one thread does all and has room for it on its stack. [`compute`] allocates what it returns besides, and a short call by a thread that is not the pool's some hundred bytes to hand work
 /// to the pool.
 ///
 /// Lengths: `batch` B, `heads` H, `kv_heads` G, `query_len` Sq, `key_len` Sk, `head_dim` D, `value_dim` E.

@@ -69,7 +69,7 @@
 //! - **Base 2.** Maxima are kept in base 2, rounded once; the exponent is one fused multiplication of the raw score. So
 //!   weights of all blocks refer to exactly the same maximum, and the LSE, finished in f64, is good for logits of any size.
 //! - **Memory.** All scratch of a call is one allocation, whose size follows from the lengths and the number of threads
-//!   ([`workspace_bytes`]); threads are forked without another (`workspace.rs`).
+//!   ([`workspace_bytes`]); threads are forked without another (`workspace.rs`). A tiny call has room for all of it on its stack.
 //! - **Threads.** The cut into tasks depends on the problem alone, and a task's order of keys is fixed: the bits of the
 //!   result do not depend on the number of threads. Threads take the tasks of one key/value head after another, the costliest first: what
 //!   a task packs is then in a cache that the one before has filled, up to a twentieth of a causal problem whose keys and values exceed it.

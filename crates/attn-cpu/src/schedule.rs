@@ -18,7 +18,7 @@ use crate::problem::{Attention, Blocks, Dims, EMPTY, MASK_BLOCK};
 use crate::simd::Simd;
 use crate::spread::{is_serial, spread};
 use crate::task::{self, Worker};
-use crate::workspace::{Area, List, Workspace, bytes_of};
+use crate::workspace::{Area, List, OnStack, Workspace, bytes_of};
 
 /// Most rows of a task. Packing a key and a value costs about 10 rows' products, so 1024 rows hide it (1%); their accumulators, 256 KB at
 /// value_dim 64 in f32, go by once a block of keys, which stays in the second-level cache beside them. 0.5 to 1% over 768.
@@ -174,7 +174,8 @@ impl Layout {
     /// Accumulators in each part of a worker's scratch: panels, stage, query, scores, addend, values, acc, max, sum.
     pub(crate) fn parts(&self) -> [usize; 9] {
         if self.brief {
-            return [0, 0, 0, STRIDE * ROWS, BLOCK, 0, 0, 0, 0];
+            // Of the last row, the scores of a vector and the weights beside them are all.
+            return [0, 0, 0, STRIDE * (ROWS - 1) + 2 * self.lanes, self.lanes, 0, 0, 0, 0];
         }
         [
             self.block_keys.saturating_mul(self.head_units),
@@ -187,6 +188,11 @@ impl Layout {
             self.task_rows,
             self.task_rows.saturating_mul(self.lanes),
         ]
+    }
+
+    /// Columns that a row of scores may have.
+    pub(crate) fn columns(&self) -> usize {
+        if self.brief { self.lanes } else { self.block_keys }
     }
 
     /// Units of so many packed numbers.
@@ -230,8 +236,14 @@ impl Layout {
         bytes_of::<Item>(self.ordered()).saturating_add(Shared::<A>::bytes(self))
     }
 
-    /// Bytes of the workspace on `threads` threads.
+    /// Bytes that a call on `threads` threads allocates: its workspace, unless one thread works in a few on its stack.
     pub(crate) fn bytes<A>(&self, threads: usize) -> usize {
+        let workspace = self.workspace::<A>(threads);
+        if self.serial && workspace <= OnStack::BYTES { 0 } else { workspace }
+    }
+
+    /// Bytes of the workspace on `threads` threads.
+    fn workspace<A>(&self, threads: usize) -> usize {
         if self.tasks == 0 {
             return 0;
         }
@@ -262,15 +274,17 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>
         return Ok(());
     }
     let threads = rayon::current_num_threads();
+    if layout.serial {
+        match layout.bytes::<S::A>(threads) {
+            0 => serial::<S, T>(&call, &layout, OnStack::new().area()),
+            bytes => serial::<S, T>(&call, &layout, Workspace::new(bytes)?.area()),
+        }
+        return Ok(());
+    }
     let mut workspace = Workspace::new(layout.bytes::<S::A>(threads))?;
     let mut area = workspace.area();
     let mut order = List::new(area.take(layout.ordered()));
     let partials = Shared::new(&mut area, &layout);
-    if layout.serial {
-        let mut worker = Worker::<S, T>::new(call.problem, dims, layout, call.out, partials, area);
-        (0..layout.items()).for_each(|item| worker.item(item / layout.splits, item % layout.splits));
-        return Ok(());
-    }
     set_order(&mut order, call.problem, &dims, &layout, threads);
     let pairs: u128 = order.iter().map(|(cost, _)| u128::from(*cost)).sum();
     let products = products(&dims, pairs);
@@ -290,6 +304,13 @@ pub(crate) fn run<S: Loads<T>, T: Element<Accum = S::A>>(call: Call<'_, T, S::A>
     };
     spread(area, workers, task::bytes::<S::A>(&layout), products, &work);
     Ok(())
+}
+
+/// Runs every item on this thread.
+fn serial<S: Loads<T>, T: Element<Accum = S::A>>(call: &Call<'_, T, S::A>, layout: &Layout, mut area: Area<'_>) {
+    let partials = Shared::new(&mut area, layout);
+    let mut worker = Worker::<S, T>::new(call.problem, call.dims, *layout, call.out, partials, area);
+    (0..layout.items()).for_each(|item| worker.item(item / layout.splits, item % layout.splits));
 }
 
 /// All pairs of a query and a key.

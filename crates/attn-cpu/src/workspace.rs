@@ -1,4 +1,5 @@
-//! A call's workspace: one allocation, cut into what its threads share and what each of them has alone.
+//! A call's workspace: one allocation, or in a call of a few microseconds room on its stack, cut into what its threads share and what each
+//! of them has alone.
 //!
 //! Its size follows from the problem's lengths and the number of threads, so that a plan can tell it to the byte. Nothing in it is cleared
 //! that is written before it is read: a call of a few microseconds would spend most of them on that.
@@ -34,6 +35,25 @@ impl Workspace {
     /// All of it.
     pub(crate) fn area(&mut self) -> Area<'_> {
         Area { start: self.0.as_mut_ptr().cast(), bytes: self.0.capacity() * LINE, lent: PhantomData }
+    }
+}
+
+/// Memory for a call so short that allocating would be a good part of it.
+#[derive(Debug)]
+pub(crate) struct OnStack([MaybeUninit<Line>; Self::BYTES / LINE]);
+
+impl OnStack {
+    /// Room for rows of a few keys in any type, on the stacks of all threads that callers may have.
+    pub(crate) const BYTES: usize = 32 << 10;
+
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self([MaybeUninit::uninit(); Self::BYTES / LINE])
+    }
+
+    /// All of it.
+    pub(crate) fn area(&mut self) -> Area<'_> {
+        Area { start: self.0.as_mut_ptr().cast(), bytes: Self::BYTES, lent: PhantomData }
     }
 }
 

@@ -133,7 +133,7 @@ fn workspace<T: attn_cpu::Element>(isa: Isa, problem: &Problem, pass: Pass) -> u
         }
         Pass::Backward => attn_cpu::backward_bytes::<T>(isa, lengths, &kernel_wants(problem, ALL), threads),
     };
-    let bands = problem.batch * size_of::<Band>();
+    let bands = Bands::bytes(problem.batch);
     let per_head = [problem.alibi, problem.sinks].map(|given| if given { problem.heads * size_of::<T>() } else { 0 });
     scratch.saturating_add((bands + per_head[0] + per_head[1]) as u64)
 }
@@ -163,16 +163,16 @@ fn with_attention<M: HostMemory, T: HostElement, R>(
 ) -> Result<R, AttentionError> {
     let Problem { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim, .. } = *problem;
     let scores = [batch, heads, query_len, key_len];
-    let query = memory::floats::<M, T>(&inputs.query, true)?;
-    let key = memory::floats::<M, T>(&inputs.key, true)?;
-    let value = memory::floats::<M, T>(&inputs.value, true)?;
+    let query = memory::rows::<M, T>(&inputs.query, head_dim)?;
+    let key = memory::rows::<M, T>(&inputs.key, head_dim)?;
+    let value = memory::rows::<M, T>(&inputs.value, value_dim)?;
     let mask = inputs.mask.as_ref().map(|mask| memory::bools::<M>(mask.tensor())).transpose()?;
-    let bias = inputs.bias.as_ref().map(|bias| memory::floats::<M, T>(bias, false)).transpose()?;
-    let table = inputs.relative_bias.as_ref().map(|table| memory::floats::<M, T>(table, false)).transpose()?;
+    let bias = inputs.bias.as_ref().map(|bias| memory::floats::<M, T>(bias)).transpose()?;
+    let table = inputs.relative_bias.as_ref().map(|table| memory::floats::<M, T>(table)).transpose()?;
     let slopes = per_head::<M, T>(inputs.alibi_slopes.as_ref(), heads)?;
     let sinks = per_head::<M, T>(inputs.sinks.as_ref(), heads)?;
     let polarity = inputs.mask.as_ref().map(|mask| mask.polarity());
-    let bands: Vec<Band> = problem.bands.iter().map(band).collect();
+    let bands = Bands::new(&problem.bands);
     let blocks = problem.block_mask.as_deref().map(blocks).transpose()?;
     let function = problem.score_mod.as_ref();
     let value_of = function.map(|function| |score, place: [usize; 4]| function.apply(score, problem.pair(place)));
@@ -190,7 +190,7 @@ fn with_attention<M: HostMemory, T: HostElement, R>(
         value: value.view(value_shape, value_shape)?,
         scale: problem.scale,
         softcap: problem.softcap,
-        bands: &bands,
+        bands: bands.as_slice(),
         mask: match (&mask, problem.mask) {
             (Some(mask), Some(shape)) => {
                 Some(Mask { view: mask.view(shape, scores)?, seen_when: polarity == Some(Polarity::Keep) })
@@ -244,10 +244,10 @@ fn backward<M: HostMemory, T: HostElement + attn_cpu::Element<Accum = A>, A: Hos
 ) -> Result<Gradients<M::Backend>, AttentionError> {
     let Problem { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim, .. } = *problem;
     let (outs, rows) = ([batch, heads, query_len, value_dim], [batch, heads, query_len]);
-    let out = memory::floats::<M, T>(&upstream.out, true)?;
-    let lse = memory::floats::<M, A>(&upstream.lse, false)?;
-    let grad_out = upstream.grad_out.as_ref().map(|grad| memory::floats::<M, T>(grad, true)).transpose()?;
-    let grad_lse = upstream.grad_lse.as_ref().map(|grad| memory::floats::<M, A>(grad, false)).transpose()?;
+    let out = memory::rows::<M, T>(&upstream.out, value_dim)?;
+    let lse = memory::floats::<M, A>(&upstream.lse)?;
+    let grad_out = upstream.grad_out.as_ref().map(|grad| memory::rows::<M, T>(grad, value_dim)).transpose()?;
+    let grad_lse = upstream.grad_lse.as_ref().map(|grad| memory::floats::<M, A>(grad)).transpose()?;
     let upstream = attn_cpu::Upstream {
         out: out.view(outs, outs)?,
         lse: lse.view(rows, rows)?,
@@ -277,11 +277,38 @@ fn per_head<M: HostMemory, T: HostElement>(
     tensor: Option<&FloatTensor<M::Backend>>,
     heads: usize,
 ) -> Result<Option<Vec<T>>, AttentionError> {
-    tensor.map(|tensor| Ok(memory::floats::<M, T>(tensor, false)?.to_vec(heads))).transpose()
+    tensor.map(|tensor| Ok(memory::floats::<M, T>(tensor)?.to_vec(heads))).transpose()
 }
 
 fn blocks(mask: &BlockMask) -> Result<Blocks<'_>, AttentionError> {
     Blocks::new(mask.shape(), mask.table(), mask.patterns()).map_err(|error| failed(&error))
+}
+
+/// The bands as the kernel takes them. That of a batch of one needs no memory.
+enum Bands {
+    One([Band; 1]),
+    Each(Vec<Band>),
+}
+
+impl Bands {
+    fn new(bands: &[attn_core::Band]) -> Self {
+        match bands {
+            [one] => Self::One([band(one)]),
+            bands => Self::Each(bands.iter().map(band).collect()),
+        }
+    }
+
+    /// Bytes allocated for so many.
+    fn bytes(bands: usize) -> usize {
+        if bands == 1 { 0 } else { bands * size_of::<Band>() }
+    }
+
+    fn as_slice(&self) -> &[Band] {
+        match self {
+            Self::One(one) => one,
+            Self::Each(bands) => bands,
+        }
+    }
 }
 
 fn band(band: &attn_core::Band) -> Band {

@@ -6,7 +6,7 @@ use attn_core::AttentionError;
 use attn_cpu::View;
 use burn_backend::ops::{BoolTensorOps as _, FloatTensorOps as _};
 use burn_backend::tensor::{BoolTensor, FloatTensor};
-use burn_backend::{Backend, Element, TensorData, TensorMetadata, try_read_sync};
+use burn_backend::{Backend, Element, TensorData, try_read_sync};
 
 /// Elements that lie in memory as the strides say.
 #[derive(Debug, Clone)]
@@ -95,18 +95,27 @@ fn row_major<const N: usize>(shape: [usize; N]) -> [usize; N] {
     strides
 }
 
-/// The elements of a float tensor; copied if `contiguous_rows` is asked for and the last axis is not contiguous.
+/// The elements of a float tensor: as they lie.
 pub(crate) fn floats<M: HostMemory, T: HostElement>(
     tensor: &FloatTensor<M::Backend>,
-    contiguous_rows: bool,
 ) -> Result<Elements<'_, T>, AttentionError> {
-    let shape = tensor.shape();
-    let axis = shape.len().saturating_sub(1);
-    let last = shape.last().copied().unwrap_or(1);
+    elements::<M, T>(tensor, |_| true)
+}
+
+/// The elements of a float tensor of four axes, copied if its rows, of so many elements, are not contiguous.
+pub(crate) fn rows<M: HostMemory, T: HostElement>(
+    tensor: &FloatTensor<M::Backend>,
+    elements_of_row: usize,
+) -> Result<Elements<'_, T>, AttentionError> {
+    elements::<M, T>(tensor, |strides| elements_of_row <= 1 || strides[3] == 1)
+}
+
+fn elements<M: HostMemory, T: HostElement>(
+    tensor: &FloatTensor<M::Backend>,
+    serves: impl FnOnce(&[usize; 4]) -> bool,
+) -> Result<Elements<'_, T>, AttentionError> {
     match M::floats::<T>(tensor) {
-        Some(strided) if !contiguous_rows || last <= 1 || strided.strides.get(axis) == Some(&1) => {
-            Ok(Elements::AsTheyLie(strided))
-        }
+        Some(strided) if serves(&strided.strides) => Ok(Elements::AsTheyLie(strided)),
         _ => copied(try_read_sync(M::Backend::float_into_data(tensor.clone()))).map(Elements::Copied),
     }
 }

@@ -45,26 +45,38 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> Job<S> for &Scores<S,
 }
 
 impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> Scores<S, T> {
-    /// All rows, neighbours with the same keys two by two. `LYING`: the dimensions of queries and keys lie side by side.
+    /// All rows, neighbours with the same keys together: as many as make six to eight sums at a time, so that none waits for itself.
+    /// `LYING`: the dimensions of queries and keys lie side by side.
     #[inline(always)]
     unsafe fn all<const LYING: bool>(&self) {
         let mut row = 0;
         // SAFETY: rows stay below `rows`.
         unsafe {
             while row < self.rows {
-                if row + 1 < self.rows && self.keys[row] == self.keys[row + 1] {
-                    self.rows::<LYING, 2>(row);
-                    row += 2;
-                } else {
-                    self.rows::<LYING, 1>(row);
-                    row += 1;
-                }
+                let keys = &self.keys[row..self.rows];
+                let same = keys.iter().take_while(|own| **own == keys[0]).count();
+                row += match (self.count, same) {
+                    (1, 6..) => self.together::<LYING, 6, 1>(row),
+                    (1, 3..) => self.together::<LYING, 3, 1>(row),
+                    (2, 3..) => self.together::<LYING, 3, 2>(row),
+                    (_, 2..) => self.rows::<LYING, 2>(row),
+                    _ => self.rows::<LYING, 1>(row),
+                };
             }
         }
     }
 
+    /// Rows over all keys, of which there are K. How many rows.
     #[inline(always)]
-    unsafe fn rows<const LYING: bool, const R: usize>(&self, row: usize) {
+    unsafe fn together<const LYING: bool, const R: usize, const K: usize>(&self, row: usize) -> usize {
+        // SAFETY: the caller's word.
+        unsafe { self.keys::<LYING, R, K>(row, 0) };
+        R
+    }
+
+    /// Rows over any number of keys. How many rows.
+    #[inline(always)]
+    unsafe fn rows<const LYING: bool, const R: usize>(&self, row: usize) -> usize {
         let mut key = 0;
         // SAFETY: keys stay below `count`.
         unsafe {
@@ -79,6 +91,7 @@ impl<S: Loads<T>, T: Kernel<Wide = S::A> + Copy + Default> Scores<S, T> {
                 _ => self.keys::<LYING, R, 3>(row, key),
             }
         }
+        R
     }
 
     #[inline(always)]

@@ -155,7 +155,7 @@ impl<'a, S: Loads<T>, T: Element<Accum = S::A>> Worker<'a, S, T> {
             layout,
             out,
             partials,
-            scratch: Scratch::new(&mut area, layout.parts(), layout.block_keys),
+            scratch: Scratch::new(&mut area, layout.parts(), layout.columns()),
             rows: List::new(area.take(layout.task_rows)),
             strips: List::new(area.take(layout.task_strips())),
             through: List::new(area.take(layout.task_strips())),
