@@ -107,7 +107,7 @@ impl<B: Backend> AttentionInputs<B> {
 }
 
 fn info<T: TensorMetadata>(tensor: &T) -> TensorInfo {
-    TensorInfo { shape: tensor.shape().to_vec(), dtype: tensor.dtype() }
+    TensorInfo { shape: tensor.shape(), dtype: tensor.dtype() }
 }
 
 /// What a forward pass gives.

@@ -1,5 +1,7 @@
 //! Tells, before anything runs, which kernel will serve a problem, why, and what it will cost.
 
+use std::borrow::Cow;
+
 use burn_backend::Backend;
 use burn_backend::tensor::Device;
 
@@ -73,7 +75,7 @@ pub fn plan<B: Backend>(
         let (kernel, reason) = select(kernels, device, problem, pass, demand)?;
         Ok(PassPlan {
             kernel: kernel.name(),
-            reason,
+            reason: reason.into_owned(),
             cut: kernel.cut(device, problem, pass),
             flops: flops(problem, pass),
             workspace_bytes: kernel.workspace_bytes(device, problem, pass),
@@ -85,6 +87,9 @@ pub fn plan<B: Backend>(
     })
 }
 
+/// A kernel, and why it was chosen.
+pub type Choice<'a, B> = (&'a dyn AttentionKernel<B>, Cow<'static, str>);
+
 /// The kernel that serves a problem in one direction, and why.
 ///
 /// # Errors
@@ -95,7 +100,7 @@ pub fn select<'a, B: Backend>(
     problem: &Problem,
     pass: Pass,
     demand: Option<&str>,
-) -> Result<(&'a dyn AttentionKernel<B>, String), AttentionError> {
+) -> Result<Choice<'a, B>, AttentionError> {
     match demand {
         Some(name) => demanded(kernels, device, problem, pass, name),
         None => preferred(kernels, device, problem, pass),
@@ -108,14 +113,14 @@ fn demanded<'a, B: Backend>(
     problem: &Problem,
     pass: Pass,
     name: &str,
-) -> Result<(&'a dyn AttentionKernel<B>, String), AttentionError> {
+) -> Result<Choice<'a, B>, AttentionError> {
     let unsupported = |reason| AttentionError::Unsupported { kernel: name.to_string(), reason };
     let Some(kernel) = kernels.iter().find(|kernel| kernel.name() == name) else {
         let names: Vec<_> = kernels.iter().map(|kernel| kernel.name()).collect();
         return Err(unsupported(format!("this backend has the kernels {}", names.join(", "))));
     };
     kernel.supports(device, problem, pass).map_err(unsupported)?;
-    Ok((*kernel, "demanded".to_string()))
+    Ok((*kernel, Cow::Borrowed("demanded")))
 }
 
 fn preferred<'a, B: Backend>(
@@ -123,13 +128,13 @@ fn preferred<'a, B: Backend>(
     device: &Device<B>,
     problem: &Problem,
     pass: Pass,
-) -> Result<(&'a dyn AttentionKernel<B>, String), AttentionError> {
+) -> Result<Choice<'a, B>, AttentionError> {
     let mut refusals: Vec<String> = Vec::new();
     for kernel in kernels {
         let advised = kernel.supports(device, problem, pass).and_then(|()| kernel.advises(device, problem, pass));
         match advised {
-            Ok(()) if refusals.is_empty() => return Ok((*kernel, "first choice".to_string())),
-            Ok(()) => return Ok((*kernel, refusals.join("; "))),
+            Ok(()) if refusals.is_empty() => return Ok((*kernel, Cow::Borrowed("first choice"))),
+            Ok(()) => return Ok((*kernel, Cow::Owned(refusals.join("; ")))),
             Err(reason) => {
                 let refusal = format!("not {}: {reason}", kernel.name());
                 // Kernels of one family refuse for the same reason; say it once.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn_backend::{DType, FloatDType};
+use burn_backend::{DType, FloatDType, Shape};
 
 use crate::{AttentionError, AttentionSpec, Band, BlockMask, Dropout, Pair, ScoreMod};
 
@@ -10,7 +10,7 @@ use crate::{AttentionError, AttentionSpec, Band, BlockMask, Dropout, Pair, Score
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Lengths of the axes.
-    pub shape: Vec<usize>,
+    pub shape: Shape,
     /// Element type.
     pub dtype: DType,
 }
@@ -335,12 +335,12 @@ fn broadcast(
     scores: [usize; 4],
 ) -> Result<Option<[usize; 4]>, AttentionError> {
     let Some(info) = info else { return Ok(None) };
-    let expected = format!("broadcastable to [batch, heads, query_len, key_len] = {scores:?}");
-    let shape = four(argument, &info.shape, &expected)?;
-    if shape.iter().zip(scores).all(|(&axis, full)| axis == 1 || axis == full) {
-        Ok(Some(shape))
-    } else {
-        Err(AttentionError::shape(argument, expected, &info.shape))
+    match <[usize; 4]>::try_from(&*info.shape) {
+        Ok(shape) if shape.iter().zip(scores).all(|(&axis, full)| axis == 1 || axis == full) => Ok(Some(shape)),
+        _ => {
+            let expected = format!("broadcastable to [batch, heads, query_len, key_len] = {scores:?}");
+            Err(AttentionError::shape(argument, expected, &info.shape))
+        }
     }
 }
 
@@ -370,7 +370,7 @@ fn relative(info: Option<&TensorInfo>, heads: usize) -> Result<Option<[usize; 2]
 
 fn per_head(argument: &'static str, info: Option<&TensorInfo>, heads: usize) -> Result<bool, AttentionError> {
     match info {
-        Some(info) if info.shape != [heads] => Err(AttentionError::shape(argument, format!("[{heads}]"), &info.shape)),
+        Some(info) if *info.shape != [heads] => Err(AttentionError::shape(argument, format!("[{heads}]"), &info.shape)),
         info => Ok(info.is_some()),
     }
 }

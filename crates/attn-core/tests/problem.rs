@@ -4,7 +4,7 @@ use attn_core::{Alignment, AttentionError, AttentionSpec, Problem, ProblemInputs
 use burn_backend::DType;
 
 fn info(shape: &[usize]) -> TensorInfo {
-    TensorInfo { shape: shape.to_vec(), dtype: DType::F32 }
+    TensorInfo { shape: shape.into(), dtype: DType::F32 }
 }
 
 fn inputs<'a>() -> ProblemInputs<'a> {
@@ -63,7 +63,7 @@ fn wrong_shapes_name_the_tensor() {
 
 #[test]
 fn wrong_element_types_name_the_tensor() {
-    let with = |dtype, shape: &[usize]| TensorInfo { shape: shape.to_vec(), dtype };
+    let with = |dtype, shape: &[usize]| TensorInfo { shape: shape.into(), dtype };
     let cases = [
         ("query", ProblemInputs { query: with(DType::I32, &[2, 6, 5, 8]), ..inputs() }),
         ("key", ProblemInputs { key: with(DType::F16, &[2, 3, 7, 8]), ..inputs() }),

@@ -128,7 +128,7 @@ impl HostProblem {
     /// As [`Problem::new`].
     pub fn problem(&self) -> Result<Problem, AttentionError> {
         let dtype: DType = self.dtype.into();
-        let float = |shape: &[usize]| TensorInfo { shape: shape.to_vec(), dtype };
+        let float = |shape: &[usize]| TensorInfo { shape: shape.into(), dtype };
         let per_head = |data: &Option<Vec<f64>>| data.as_ref().map(|data| float(&[data.len()]));
         let bool_dtype = DType::Bool(burn::tensor::BoolStore::Native);
         let mask = self.inputs.mask.as_ref();
@@ -139,7 +139,7 @@ impl HostProblem {
                 query: float(&self.dims.query()),
                 key: float(&self.dims.key()),
                 value: float(&self.dims.value()),
-                mask: mask.map(|(mask, _)| TensorInfo { shape: mask.shape.to_vec(), dtype: bool_dtype }),
+                mask: mask.map(|(mask, _)| TensorInfo { shape: mask.shape.into(), dtype: bool_dtype }),
                 bias: self.inputs.bias.as_ref().map(|bias| float(&bias.shape)),
                 alibi_slopes: per_head(&self.inputs.alibi_slopes),
                 relative_bias: self.inputs.relative_bias.as_ref().map(|table| float(&table_shape(table))),

@@ -286,7 +286,7 @@ mod tests {
     use crate::host::tiles::{RowTiles, Way};
 
     fn problem([batch, heads, query_len, key_len, dim]: [usize; 5]) -> Problem {
-        let info = |length| TensorInfo { shape: vec![batch, heads, length, dim], dtype: DType::F16 };
+        let info = |length| TensorInfo { shape: [batch, heads, length, dim].into(), dtype: DType::F16 };
         let inputs = ProblemInputs::new(info(query_len), info(key_len), info(key_len));
         Problem::new(&AttentionSpec::default(), &inputs).expect("it is a problem")
     }

@@ -93,7 +93,7 @@ fn only_what_is_wanted_is_made_and_its_bits_are_the_same() {
 fn what_it_does_not_serve_is_refused() {
     let Some(device) = device() else { return };
     let problem = |dtype: DType, len: usize| {
-        let info = || TensorInfo { shape: vec![1, 1, len, 8], dtype };
+        let info = || TensorInfo { shape: [1, 1, len, 8].into(), dtype };
         let inputs = ProblemInputs::new(info(), info(), info());
         Problem::new(&AttentionSpec::default(), &inputs).expect("it is one")
     };

@@ -8,9 +8,11 @@ use attn_core::{
     Polarity, Problem, ProblemInputs, ScoreMod, TensorInfo, Window,
 };
 use burn::backend::Dispatch;
+use burn::tensor::kind::Basic;
 use burn::tensor::{Bool, DType, Device, Tensor};
 
-use crate::dispatch::{AttentionExtension, Call, MaybeBool, MaybeFloat, Outcome};
+use crate::boxed::{BoxedBool, BoxedFloat};
+use crate::dispatch::{AttentionExtension, Call, MaybeFloat, Outcome};
 
 /// One attention over tensors of any backend.
 ///
@@ -22,16 +24,23 @@ pub struct Attention {
     key: Tensor<4>,
     value: Tensor<4>,
     spec: AttentionSpec,
-    mask: Option<Mask<Tensor<4, Bool>>>,
-    bias: Option<Tensor<4>>,
-    alibi_slopes: Option<Tensor<1>>,
-    relative_bias: Option<Tensor<2>>,
-    sinks: Option<Tensor<1>>,
+    lse: bool,
+    /// What most attentions do without. In boxes, since a tensor's record is 256 bytes, and handing on room for five absent ones is a good
+    /// part of a call of a few microseconds.
+    extras: Option<Box<Extras>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Extras {
+    mask: Option<Box<Mask<Tensor<4, Bool>>>>,
+    bias: Option<Box<Tensor<4>>>,
+    alibi_slopes: Option<Box<Tensor<1>>>,
+    relative_bias: Option<Box<Tensor<2>>>,
+    sinks: Option<Box<Tensor<1>>>,
     kv_lens: Option<Vec<usize>>,
     sparse: Option<Sparse>,
     score_mod: Option<ScoreMod>,
     choice: KernelChoice,
-    lse: bool,
     weights: Option<Selection>,
 }
 
@@ -49,23 +58,11 @@ pub struct AttentionOutput {
 impl Attention {
     /// Plain attention of `query` `[B, H, Sq, D]` over `key` `[B, G, Sk, D]` and `value` `[B, G, Sk, E]`.
     pub fn new(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Self {
-        Self {
-            query,
-            key,
-            value,
-            spec: AttentionSpec::default(),
-            mask: None,
-            bias: None,
-            alibi_slopes: None,
-            relative_bias: None,
-            sinks: None,
-            kv_lens: None,
-            sparse: None,
-            score_mod: None,
-            choice: KernelChoice::default(),
-            lse: false,
-            weights: None,
-        }
+        Self { query, key, value, spec: AttentionSpec::default(), lse: false, extras: None }
+    }
+
+    fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
     }
 
     /// Takes scale, softcap, causal, window, alignment and dropout from a spec.
@@ -113,19 +110,19 @@ impl Attention {
 
     /// Hides what the mask hides; broadcastable to `[B, H, Sq, Sk]`.
     pub fn mask(mut self, mask: Mask<Tensor<4, Bool>>) -> Self {
-        self.mask = Some(mask);
+        self.extras().mask = Some(Box::new(mask));
         self
     }
 
     /// Adds to the scores; broadcastable to `[B, H, Sq, Sk]`; `−inf` hides.
     pub fn bias(mut self, bias: Tensor<4>) -> Self {
-        self.bias = Some(bias);
+        self.extras().bias = Some(Box::new(bias));
         self
     }
 
     /// `score −= slope · |j − p|`, one slope a head, `[H]` (ALiBi).
     pub fn alibi_slopes(mut self, slopes: Tensor<1>) -> Self {
-        self.alibi_slopes = Some(slopes);
+        self.extras().alibi_slopes = Some(Box::new(slopes));
         self
     }
 
@@ -135,19 +132,19 @@ impl Attention {
     /// Any penalty by distance is one such table (Shaw et al. 2018 in its bias form); T5's buckets are (Raffel et al. 2020), since
     /// they are the same for all distances from a greatest one on. See [`nn::RelativeBias`](crate::nn::RelativeBias).
     pub fn relative_bias(mut self, table: Tensor<2>) -> Self {
-        self.relative_bias = Some(table);
+        self.extras().relative_bias = Some(Box::new(table));
         self
     }
 
     /// One extra logit a head, `[H]`, that takes weight and gives no value.
     pub fn sinks(mut self, sinks: Tensor<1>) -> Self {
-        self.sinks = Some(sinks);
+        self.extras().sinks = Some(Box::new(sinks));
         self
     }
 
     /// Number of keys of each batch entry, `[B]`: keys at and past it are hidden, and bottom-right alignment ends there.
     pub fn kv_lens(mut self, kv_lens: impl Into<Vec<usize>>) -> Self {
-        self.kv_lens = Some(kv_lens.into());
+        self.extras().kv_lens = Some(kv_lens.into());
         self
     }
 
@@ -155,21 +152,21 @@ impl Attention {
     /// [`plan`](Self::plan) and [`forward`](Self::forward), against this attention's lengths, alignment and key lengths; to compile
     /// once for many calls, use [`block_mask`](Self::block_mask), in whose place it stands.
     pub fn mask_expr(mut self, expr: MaskExpr) -> Self {
-        self.sparse = Some(Sparse::Expr(expr));
+        self.extras().sparse = Some(Sparse::Expr(expr));
         self
     }
 
     /// Shows what the mask shows, `[B or 1, H or 1, Sq, Sk]`, and skips its empty blocks. With [`mask`](Self::mask), causal or a
     /// window too, a pair is seen where all show it. Stands in place of [`mask_expr`](Self::mask_expr).
     pub fn block_mask(mut self, mask: impl Into<Arc<BlockMask>>) -> Self {
-        self.sparse = Some(Sparse::Blocks(mask.into()));
+        self.extras().sparse = Some(Sparse::Blocks(mask.into()));
         self
     }
 
     /// Sends each score through a function, after softcap, ALiBi and biases and before anything is hidden. It runs on the host: in the
     /// kernel on CPU backends, by way of the host and slowly on others. To differentiate, it needs its slope.
     pub fn score_mod(mut self, function: ScoreMod) -> Self {
-        self.score_mod = Some(function);
+        self.extras().score_mod = Some(function);
         self
     }
 
@@ -181,19 +178,19 @@ impl Attention {
 
     /// Asks for the weights of the selected heads and rows, before any dropout. They are made from the LSE after the forward pass.
     pub fn with_weights(mut self, selection: Selection) -> Self {
-        self.weights = Some(selection);
+        self.extras().weights = Some(selection);
         self
     }
 
     /// Demands a kernel for the forward pass, by the name that plans give it; where it cannot serve, that is an error.
     pub fn kernel(mut self, name: impl Into<String>) -> Self {
-        self.choice.forward = Some(name.into());
+        self.extras().choice.forward = Some(name.into());
         self
     }
 
     /// Demands a kernel for the backward pass.
     pub fn backward_kernel(mut self, name: impl Into<String>) -> Self {
-        self.choice.backward = Some(name.into());
+        self.extras().choice.backward = Some(name.into());
         self
     }
 
@@ -212,7 +209,7 @@ impl Attention {
     /// An [`AttentionError`] that names the argument at fault, a demanded kernel that cannot serve, or a failure of the backend.
     pub fn forward(self) -> Result<AttentionOutput, AttentionError> {
         let problem = self.problem()?;
-        let (wants_lse, selection) = (self.lse, self.weights.clone());
+        let (wants_lse, selection) = (self.lse, self.extras.as_ref().and_then(|extras| extras.weights.clone()));
         let call = self.into_call(problem);
         let Some(selection) = selection else {
             let (out, lse) = finished(<Dispatch as AttentionExtension>::attention_forward(call))?;
@@ -243,7 +240,8 @@ impl Attention {
     pub fn scores(self, selection: Selection) -> Result<Tensor<4>, AttentionError> {
         let problem = self.problem()?;
         selection.check(&problem)?;
-        if let Some(kernel) = self.choice.forward.as_ref().or(self.choice.backward.as_ref()) {
+        let choice = self.extras.as_ref().map(|extras| &extras.choice);
+        if let Some(kernel) = choice.and_then(|choice| choice.forward.as_ref().or(choice.backward.as_ref())) {
             let reason = "scores are made by the composite's formulas alone".to_string();
             return Err(AttentionError::Unsupported { kernel: kernel.clone(), reason });
         }
@@ -251,62 +249,73 @@ impl Attention {
     }
 
     fn into_call(self, problem: Problem) -> Call<Dispatch> {
-        let float = |tensor: Option<_>| tensor.map_or(MaybeFloat::Absent, MaybeFloat::Given);
-        let polarity = self.mask.as_ref().map_or(Polarity::Keep, Mask::polarity);
+        let extras = self.extras.map_or_else(Extras::default, |extras| *extras);
         Call {
             query: self.query.into_dispatch(),
             key: self.key.into_dispatch(),
             value: self.value.into_dispatch(),
-            mask: match self.mask {
-                Some(mask) => MaybeBool::Given(mask.into_parts().0.into_dispatch()),
-                None => MaybeBool::Absent,
-            },
-            bias: float(self.bias.map(Tensor::into_dispatch)),
-            alibi_slopes: float(self.alibi_slopes.map(Tensor::into_dispatch)),
-            relative_bias: float(self.relative_bias.map(Tensor::into_dispatch)),
-            sinks: float(self.sinks.map(Tensor::into_dispatch)),
-            polarity,
+            polarity: extras.mask.as_deref().map_or(Polarity::Keep, Mask::polarity),
+            mask: BoxedBool::bools(extras.mask.map(|mask| mask.into_parts().0.into_dispatch())),
+            bias: BoxedFloat::float(extras.bias.map(|tensor| tensor.into_dispatch())),
+            alibi_slopes: BoxedFloat::float(extras.alibi_slopes.map(|tensor| tensor.into_dispatch())),
+            relative_bias: BoxedFloat::float(extras.relative_bias.map(|tensor| tensor.into_dispatch())),
+            sinks: BoxedFloat::float(extras.sinks.map(|tensor| tensor.into_dispatch())),
             problem: Arc::new(problem),
-            choice: self.choice,
+            choice: extras.choice,
             lse: self.lse,
         }
     }
 
     fn problem(&self) -> Result<Problem, AttentionError> {
+        let devices = [("key", Some(self.key.device())), ("value", Some(self.value.device()))];
+        let plain = ProblemInputs::new(info(&self.query), info(&self.key), info(&self.value));
+        match &self.extras {
+            None => {
+                check_devices(&self.query.device(), &devices)?;
+                Problem::new(&self.spec, &plain)
+            }
+            Some(extras) => {
+                let [key, value] = devices;
+                extras.check_devices(&self.query.device(), key, value)?;
+                sparse_problem(&self.spec, extras.inputs(plain), extras.sparse.as_ref())
+            }
+        }
+    }
+}
+
+impl Extras {
+    fn check_devices(&self, device: &Device, key: Found, value: Found) -> Result<(), AttentionError> {
         check_devices(
-            &self.query.device(),
+            device,
             &[
-                ("key", Some(self.key.device())),
-                ("value", Some(self.value.device())),
+                key,
+                value,
                 ("mask", self.mask.as_ref().map(|mask| mask.tensor().device())),
-                ("bias", self.bias.as_ref().map(Tensor::device)),
-                ("alibi_slopes", self.alibi_slopes.as_ref().map(Tensor::device)),
-                ("relative_bias", self.relative_bias.as_ref().map(Tensor::device)),
-                ("sinks", self.sinks.as_ref().map(Tensor::device)),
+                ("bias", self.bias.as_deref().map(Tensor::device)),
+                ("alibi_slopes", self.alibi_slopes.as_deref().map(Tensor::device)),
+                ("relative_bias", self.relative_bias.as_deref().map(Tensor::device)),
+                ("sinks", self.sinks.as_deref().map(Tensor::device)),
             ],
-        )?;
-        let float = |tensor: &Tensor<4>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
-        let vector = |tensor: &Tensor<1>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
-        let matrix = |tensor: &Tensor<2>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
-        let mask = self.mask.as_ref().map(Mask::tensor);
-        sparse_problem(
-            &self.spec,
-            ProblemInputs {
-                query: float(&self.query),
-                key: float(&self.key),
-                value: float(&self.value),
-                mask: mask.map(|mask| TensorInfo { shape: mask.dims().to_vec(), dtype: mask.dtype() }),
-                bias: self.bias.as_ref().map(float),
-                alibi_slopes: self.alibi_slopes.as_ref().map(vector),
-                relative_bias: self.relative_bias.as_ref().map(matrix),
-                sinks: self.sinks.as_ref().map(vector),
-                kv_lens: self.kv_lens.as_deref(),
-                block_mask: None,
-                score_mod: self.score_mod.as_ref(),
-            },
-            self.sparse.as_ref(),
         )
     }
+
+    fn inputs<'a>(&'a self, plain: ProblemInputs<'a>) -> ProblemInputs<'a> {
+        ProblemInputs {
+            mask: self.mask.as_ref().map(|mask| info(mask.tensor())),
+            bias: self.bias.as_deref().map(info),
+            alibi_slopes: self.alibi_slopes.as_deref().map(info),
+            relative_bias: self.relative_bias.as_deref().map(info),
+            sinks: self.sinks.as_deref().map(info),
+            kv_lens: self.kv_lens.as_deref(),
+            score_mod: self.score_mod.as_ref(),
+            ..plain
+        }
+    }
+}
+
+/// Shape and element type.
+pub(crate) fn info<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> TensorInfo {
+    TensorInfo { shape: tensor.shape(), dtype: tensor.dtype() }
 }
 
 /// A mask by blocks, or what it is compiled from.
@@ -341,8 +350,11 @@ pub(crate) fn sparse_problem(
     Problem::new(spec, &ProblemInputs { block_mask: Some(&mask), ..inputs })
 }
 
+/// An argument, and where it lies if it is there.
+type Found = (&'static str, Option<Device>);
+
 /// Every argument must lie on the query's device and, where autodiff is on for both, use its checkpointing strategy.
-pub(crate) fn check_devices(expected: &Device, found: &[(&'static str, Option<Device>)]) -> Result<(), AttentionError> {
+pub(crate) fn check_devices(expected: &Device, found: &[Found]) -> Result<(), AttentionError> {
     let mut strategy = expected.gradient_checkpointing_strategy();
     for (argument, device) in found {
         let Some(device) = device else { continue };

@@ -14,10 +14,8 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 
-use crate::dispatch::{
-    AttentionBackend, AttentionExtension, Call, MaybeBool, MaybeFloat, Outcome, Planned, forward, merge, scores,
-    weights,
-};
+use crate::boxed::{BoxedBool, BoxedFloat};
+use crate::dispatch::{AttentionBackend, AttentionExtension, Call, Outcome, Planned, forward, merge, scores, weights};
 
 /// Which output of the attention a node of the graph stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,22 +134,18 @@ impl<B: AttentionBackend + AttentionExtension, C: CheckpointStrategy> AttentionE
 
 /// The same call on the backend inside, its float tensors without their places in the graph.
 fn inner<B: Backend, C: CheckpointStrategy>(call: &Call<Autodiff<B, C>>) -> Call<B> {
-    let maybe = |tensor: &MaybeFloat<Autodiff<B, C>>| match tensor {
-        MaybeFloat::Given(tensor) => MaybeFloat::Given(tensor.primitive().clone()),
-        MaybeFloat::Absent => MaybeFloat::Absent,
+    let inside = |tensor: &BoxedFloat<Autodiff<B, C>>| {
+        BoxedFloat::float(tensor.as_option().map(|tensor| tensor.primitive().clone()))
     };
     Call {
         query: call.query.primitive().clone(),
         key: call.key.primitive().clone(),
         value: call.value.primitive().clone(),
-        mask: match &call.mask {
-            MaybeBool::Given(mask) => MaybeBool::Given(mask.clone()),
-            MaybeBool::Absent => MaybeBool::Absent,
-        },
-        bias: maybe(&call.bias),
-        alibi_slopes: maybe(&call.alibi_slopes),
-        relative_bias: maybe(&call.relative_bias),
-        sinks: maybe(&call.sinks),
+        mask: BoxedBool::bools(call.mask.as_option().cloned()),
+        bias: inside(&call.bias),
+        alibi_slopes: inside(&call.alibi_slopes),
+        relative_bias: inside(&call.relative_bias),
+        sinks: inside(&call.sinks),
         polarity: call.polarity,
         problem: call.problem.clone(),
         choice: call.choice.clone(),

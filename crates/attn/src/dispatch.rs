@@ -22,8 +22,10 @@ use burn::backend::LibTorch;
 use burn::backend::NdArray;
 #[cfg(all(feature = "cubecl", feature = "fusion"))]
 use burn::backend::fusion::Fusion;
-use burn::backend::tensor::{BoolTensor, FloatTensor};
+use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, ExtensionType, TensorMetadata, backend_extension};
+
+use crate::boxed::{BoxedBool, BoxedFloat};
 
 /// A backend that has attention kernels.
 pub trait AttentionBackend: Backend {
@@ -41,33 +43,22 @@ pub enum MaybeFloat<B: Backend> {
     Given(FloatTensor<B>),
 }
 
-/// A bool tensor that may be absent.
-#[derive(Debug, Clone, ExtensionType)]
-#[extension_type(fusion: cfg(all(feature = "cubecl", feature = "fusion")))]
-pub enum MaybeBool<B: Backend> {
-    /// Not given.
-    Absent,
-    /// Given.
-    Given(BoolTensor<B>),
-}
-
 /// An attention on its way through the dispatch; its shapes, types and devices are checked.
 #[derive(Debug, Clone, ExtensionType)]
-#[extension_type(fusion: cfg(all(feature = "cubecl", feature = "fusion")))]
 pub struct Call<B: Backend> {
     pub query: FloatTensor<B>,
     pub key: FloatTensor<B>,
     pub value: FloatTensor<B>,
     #[extension_type]
-    pub mask: MaybeBool<B>,
+    pub mask: BoxedBool<B>,
     #[extension_type]
-    pub bias: MaybeFloat<B>,
+    pub bias: BoxedFloat<B>,
     #[extension_type]
-    pub alibi_slopes: MaybeFloat<B>,
+    pub alibi_slopes: BoxedFloat<B>,
     #[extension_type]
-    pub relative_bias: MaybeFloat<B>,
+    pub relative_bias: BoxedFloat<B>,
     #[extension_type]
-    pub sinks: MaybeFloat<B>,
+    pub sinks: BoxedFloat<B>,
     pub polarity: Polarity,
     pub problem: Arc<Problem>,
     pub choice: KernelChoice,
@@ -232,10 +223,7 @@ impl<B: Backend> Call<B> {
             query: self.query,
             key: self.key,
             value: self.value,
-            mask: match self.mask {
-                MaybeBool::Given(mask) => Some(Mask::new(mask, self.polarity)),
-                MaybeBool::Absent => None,
-            },
+            mask: self.mask.into_option().map(|mask| Mask::new(mask, self.polarity)),
             bias: self.bias.into_option(),
             alibi_slopes: self.alibi_slopes.into_option(),
             relative_bias: self.relative_bias.into_option(),
@@ -253,15 +241,8 @@ impl<B: Backend> MaybeFloat<B> {
         tensor.map_or(Self::Absent, Self::Given)
     }
 
-    /// As an option of a reference.
-    pub(crate) fn as_option(&self) -> Option<&FloatTensor<B>> {
-        match self {
-            Self::Given(tensor) => Some(tensor),
-            Self::Absent => None,
-        }
-    }
-
     /// As an option.
+    #[cfg(all(feature = "cubecl", feature = "fusion"))]
     pub(crate) fn into_option(self) -> Option<FloatTensor<B>> {
         match self {
             Self::Given(tensor) => Some(tensor),

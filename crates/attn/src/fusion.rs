@@ -9,26 +9,73 @@ use std::sync::Arc;
 use attn_core::composite::Composite;
 use attn_core::plan::{Kernels, select};
 use attn_core::{
-    AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, KernelChoice, Pass, Polarity,
+    AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, KernelChoice, Mask, Pass, Polarity,
     Problem, Upstream, Wanted,
 };
 use attn_wgpu::{Cube, CubeBackend, CubeDevice};
 use burn::backend::fusion::Fusion;
 use burn::backend::fusion::custom::TensorSpec;
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, ExtensionType, TensorMetadata, backend_extension};
 use burn::tensor::{DType, FloatDType, Shape};
 
-use crate::dispatch::{
-    AttentionBackend, Call, CallMetadata, MaybeBool, MaybeFloat, MaybeFloatMetadata, Outcome, OutcomeMetadata, forward,
-};
+use crate::dispatch::{AttentionBackend, MaybeFloat, MaybeFloatMetadata, Outcome, OutcomeMetadata};
+
+/// A bool tensor that may be absent.
+#[derive(Debug, Clone, ExtensionType)]
+#[extension_type(fusion: cfg(all(feature = "cubecl", feature = "fusion")))]
+pub enum MaybeBool<B: Backend> {
+    /// Not given.
+    Absent,
+    /// Given.
+    Given(BoolTensor<B>),
+}
+
+/// A forward pass on its way to its kernel.
+#[derive(Debug, Clone, ExtensionType)]
+#[extension_type(fusion: cfg(all(feature = "cubecl", feature = "fusion")))]
+pub struct DeferredCall<B: Backend> {
+    pub query: FloatTensor<B>,
+    pub key: FloatTensor<B>,
+    pub value: FloatTensor<B>,
+    #[extension_type]
+    pub mask: MaybeBool<B>,
+    #[extension_type]
+    pub bias: MaybeFloat<B>,
+    #[extension_type]
+    pub alibi_slopes: MaybeFloat<B>,
+    #[extension_type]
+    pub relative_bias: MaybeFloat<B>,
+    #[extension_type]
+    pub sinks: MaybeFloat<B>,
+    pub polarity: Polarity,
+    pub problem: Arc<Problem>,
+    pub choice: KernelChoice,
+    pub lse: bool,
+}
+
+impl<B: Backend> DeferredCall<B> {
+    fn into_inputs(self) -> AttentionInputs<B> {
+        AttentionInputs {
+            mask: match self.mask {
+                MaybeBool::Given(mask) => Some(Mask::new(mask, self.polarity)),
+                MaybeBool::Absent => None,
+            },
+            bias: self.bias.into_option(),
+            alibi_slopes: self.alibi_slopes.into_option(),
+            relative_bias: self.relative_bias.into_option(),
+            sinks: self.sinks.into_option(),
+            ..AttentionInputs::new(self.query, self.key, self.value)
+        }
+    }
+}
 
 /// A backward pass on its way to its kernel.
 #[derive(Debug, Clone, ExtensionType)]
 #[extension_type(fusion: cfg(all(feature = "cubecl", feature = "fusion")))]
 pub struct BackwardCall<B: Backend> {
     #[extension_type]
-    pub call: Call<B>,
+    pub call: DeferredCall<B>,
     pub out: FloatTensor<B>,
     pub row_lse: FloatTensor<B>,
     #[extension_type]
@@ -68,15 +115,18 @@ pub enum BackwardOutcome<B: Backend> {
 pub trait Deferral: Backend {
     /// A kernel's forward pass.
     #[fusion(meta = promised)]
-    fn deferred_forward(#[extension_type] call: Call<Self>) -> Outcome<Self>;
+    fn deferred_forward(#[extension_type] call: DeferredCall<Self>) -> Outcome<Self>;
     /// A kernel's backward pass.
     #[fusion(meta = promised_backward)]
     fn deferred_backward(#[extension_type] backward: BackwardCall<Self>) -> BackwardOutcome<Self>;
 }
 
 impl Deferral for CubeBackend {
-    fn deferred_forward(call: Call<Self>) -> Outcome<Self> {
-        forward(call).into()
+    fn deferred_forward(call: DeferredCall<Self>) -> Outcome<Self> {
+        let (problem, demand, lse) = (call.problem.clone(), call.choice.forward.clone(), call.lse);
+        select(Self::kernels(), &call.query.device(), &problem, Pass::Forward, demand.as_deref())
+            .and_then(|(kernel, _)| kernel.forward(&problem, call.into_inputs(), lse))
+            .into()
     }
 
     fn deferred_backward(backward: BackwardCall<Self>) -> BackwardOutcome<Self> {
@@ -102,7 +152,7 @@ impl Deferral for CubeBackend {
 }
 
 /// Shapes and types of what the operation will give.
-fn promised(call: &CallMetadata) -> OutcomeMetadata {
+fn promised(call: &DeferredCallMetadata) -> OutcomeMetadata {
     let problem = &call.problem;
     let rows = [problem.batch, problem.heads, problem.query_len];
     let out = Shape::new([rows[0], rows[1], rows[2], problem.value_dim]);
@@ -216,7 +266,8 @@ impl Deferred {
         problem: &Problem,
         inputs: AttentionInputs<Fusion<CubeBackend>>,
         lse: bool,
-    ) -> Call<Fusion<CubeBackend>> {
+    ) -> DeferredCall<Fusion<CubeBackend>> {
+        let name = Some(self.name().to_string());
         let (mask, polarity) = match inputs.mask {
             Some(mask) => {
                 let (tensor, polarity) = mask.into_parts();
@@ -224,8 +275,7 @@ impl Deferred {
             }
             None => (MaybeBool::Absent, Polarity::Keep),
         };
-        let name = Some(self.name().to_string());
-        Call {
+        DeferredCall {
             query: inputs.query,
             key: inputs.key,
             value: inputs.value,

@@ -31,6 +31,7 @@
 mod additive;
 mod attention;
 mod autodiff;
+mod boxed;
 mod device;
 mod dispatch;
 mod functions;

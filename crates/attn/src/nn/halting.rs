@@ -1,12 +1,12 @@
 //! Attention that stops early: chunk after chunk of keys, until what is left cannot move a query's output by more than ε.
 
-use attn_core::{AttentionError, AttentionSpec, Mask, Problem, ProblemInputs, TensorInfo};
+use attn_core::{AttentionError, AttentionSpec, Mask, Problem, ProblemInputs};
 use burn::config::Config;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use super::check::{self, positive};
 use super::parts;
-use crate::attention::check_devices;
+use crate::attention::{check_devices, info};
 use crate::{Attention, AttentionOutput, merge};
 
 /// In which order [`halting_attention`] reads chunks of keys.
@@ -383,7 +383,6 @@ fn problem(
     positive("chunk", config.chunk)?;
     config.budget.map(|budget| positive("budget", budget)).transpose()?;
     check_devices(&query.device(), &[("key", Some(key.device())), ("value", Some(value.device()))])?;
-    let info = |tensor: &Tensor<4>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
     let mut spec = AttentionSpec::new().with_causal(config.causal);
     spec.scale = config.scale;
     Problem::new(&spec, &ProblemInputs::new(info(query), info(key), info(value)))

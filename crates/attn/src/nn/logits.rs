@@ -1,11 +1,11 @@
 //! Scores in memory, with the sinks as one more key, for layers whose weights no kernel makes.
 
-use attn_core::{AttentionError, TensorInfo};
+use attn_core::AttentionError;
 use burn::tensor::{FloatDType, Int, Tensor};
 
 use super::normalise::{Normaliser, greatest, hidden, wide};
 use super::options::AttentionOptions;
-use crate::attention::check_devices;
+use crate::attention::{check_devices, info};
 use crate::{Attention, Selection, apply_weights};
 
 /// Scores of all rows, `[B, H, Sq, Sk]`, or `[B, H, Sq, Sk + 1]` where sinks are given: a head's sink is its last key.
@@ -123,7 +123,6 @@ pub(super) fn checked(
     options: &AttentionOptions,
 ) -> Result<(), AttentionError> {
     check_devices(&query.device(), &[("key", Some(key.device())), ("value", Some(value.device()))])?;
-    let info = |tensor: &Tensor<4>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
     options.check(&query.device(), info(query), info(key), info(value))
 }
 

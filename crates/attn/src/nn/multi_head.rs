@@ -355,7 +355,7 @@ impl MultiHeadAttention {
     ) -> Result<(), AttentionError> {
         let (h, g, d, e) = (self.heads, self.kv_heads, self.head_dim, self.value_dim);
         let dtype = self.query.weight.val().dtype();
-        let info = |shape: [usize; 4]| TensorInfo { shape: shape.to_vec(), dtype };
+        let info = |shape: [usize; 4]| TensorInfo { shape: shape.into(), dtype };
         let (of_query, of_key) = (info([batch, h, query_len, d]), info([batch, g, key_len, d]));
         options.check(&check::device(&self.query), of_query, of_key, info([batch, g, key_len, e]))?;
         options.check_own(self.alibi.is_some(), self.sinks.is_some())

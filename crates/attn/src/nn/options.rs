@@ -10,7 +10,7 @@ use burn::tensor::{Bool, Device, Tensor};
 
 use super::check::{broadcast, reshaped_mask};
 use super::position::Positions;
-use crate::attention::{Sparse, sparse_problem};
+use crate::attention::{Sparse, info, sparse_problem};
 use crate::{Attention, Selection};
 
 /// Spec, masks, biases and outputs of one call; axes as in [`Attention`]: B batch, H heads, Sq/Sk query/key length.
@@ -374,8 +374,6 @@ impl AttentionOptions {
                 return Err(AttentionError::shape("key_padding", format!("{expected:?} (batch, key_len)"), &found));
             }
         }
-        let vector = |tensor: &Tensor<1>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
-        let matrix = |tensor: &Tensor<2>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
         let mask = self.mask.as_ref().map(|mask| mask.tensor());
         let problem = sparse_problem(
             &self.spec,
@@ -383,11 +381,11 @@ impl AttentionOptions {
                 query,
                 key,
                 value,
-                mask: mask.map(|mask| TensorInfo { shape: mask.dims().to_vec(), dtype: mask.dtype() }),
-                bias: self.bias.as_ref().map(|bias| TensorInfo { shape: bias.dims().to_vec(), dtype: bias.dtype() }),
-                alibi_slopes: self.alibi_slopes.as_ref().map(vector),
-                relative_bias: self.relative_bias.as_ref().map(matrix),
-                sinks: self.sinks.as_ref().map(vector),
+                mask: mask.map(info),
+                bias: self.bias.as_ref().map(info),
+                alibi_slopes: self.alibi_slopes.as_ref().map(info),
+                relative_bias: self.relative_bias.as_ref().map(info),
+                sinks: self.sinks.as_ref().map(info),
                 kv_lens: self.kv_lens.as_deref(),
                 block_mask: None,
                 score_mod: self.score_mod.as_ref(),

@@ -12,7 +12,7 @@ fn problem(heads: usize, kv_heads: usize, lengths: [usize; 2], dim: usize) -> Pr
 }
 
 fn under(spec: AttentionSpec, dtype: DType, [heads, kv_heads]: [usize; 2], lengths: [usize; 2], dim: usize) -> Problem {
-    let info = |shape: [usize; 4]| TensorInfo { shape: shape.to_vec(), dtype };
+    let info = |shape: [usize; 4]| TensorInfo { shape: shape.into(), dtype };
     let inputs = ProblemInputs::new(
         info([2, heads, lengths[0], dim]),
         info([2, kv_heads, lengths[1], dim]),

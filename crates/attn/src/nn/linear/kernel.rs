@@ -1,10 +1,10 @@
 //! Linear attention over heads: feature maps, the parallel form, and the recurrent form as a state.
 
-use attn_core::{AttentionError, AttentionSpec, Mask, Problem, ProblemInputs, TensorInfo};
+use attn_core::{AttentionError, AttentionSpec, Mask, Problem, ProblemInputs};
 use burn::config::Config;
 use burn::tensor::{Bool, DType, Device, Tensor, activation};
 
-use crate::attention::{check_devices, check_dtypes};
+use crate::attention::{check_devices, check_dtypes, info};
 use crate::nn::parts;
 
 /// Positions of a chunk of the causal form. Within a chunk `CHUNK` scores a position are made, between chunks `D·E / CHUNK`
@@ -172,7 +172,6 @@ impl LinearState {
         let [batch, heads, head_dim, columns] = self.sums.dims();
         let device = self.sums.device();
         let arguments = [("query", query), ("key", key), ("value", value)];
-        let info = |tensor: &Tensor<4>| TensorInfo { shape: tensor.dims().to_vec(), dtype: tensor.dtype() };
         check_devices(&device, &arguments.map(|(argument, tensor)| (argument, Some(tensor.device()))))?;
         check_dtypes("query", self.dtype, &arguments.map(|(argument, tensor)| (argument, tensor.dtype())))?;
         Problem::new(&AttentionSpec::new(), &ProblemInputs::new(info(query), info(key), info(value)))?;

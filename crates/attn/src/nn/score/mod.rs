@@ -212,7 +212,7 @@ impl Score {
         self.function.check([h, g, d, c], query)?;
         // The problem that a kernel will see; the key of its true width has been checked.
         let [_, _, key_len, _] = key.dims();
-        let info = |shape: [usize; 4], tensor: &Tensor<4>| TensorInfo { shape: shape.to_vec(), dtype: tensor.dtype() };
+        let info = |shape: [usize; 4], tensor: &Tensor<4>| TensorInfo { shape: shape.into(), dtype: tensor.dtype() };
         let key_info = info([key.dims()[0], g, key_len, d], key);
         options.check(&query.device(), info([batch, h, query_len, d], query), key_info, info(value.dims(), value))
     }
