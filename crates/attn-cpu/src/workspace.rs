@@ -43,7 +43,7 @@ impl Workspace {
 pub(crate) struct OnStack([MaybeUninit<Line>; Self::BYTES / LINE]);
 
 impl OnStack {
-    /// Room for rows of a few keys in any type, on the stacks of all threads that callers may have.
+    /// Room for rows of a few keys in f32, and for most in f64; a sixty-fourth of the two megabytes that threads have by default.
     pub(crate) const BYTES: usize = 32 << 10;
 
     #[inline(always)]
