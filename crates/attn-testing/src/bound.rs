@@ -45,6 +45,8 @@ pub enum Products {
     Wide,
     /// Each weight rounded to the tensors' type, sums in the accumulation type: what products of pairs of bf16 take.
     Rounded,
+    /// Each weight a sum of two numbers of the tensors' type, the first cut and the second rounded: what a GPU's matrices of bf16 take.
+    Paired,
 }
 
 impl Units {
@@ -57,7 +59,12 @@ impl Units {
             FloatDType::F16 => (single, 2f64.powi(-11), 2f64.powi(-25)),
             FloatDType::BF16 => (single, 2f64.powi(-8), 1e-36),
         };
-        let weights = if products == Products::Rounded { stored } else { 0.0 };
+        let weights = match products {
+            Products::Wide => 0.0,
+            Products::Rounded => stored,
+            // What is cut off is less than twice the roundoff, and is rounded.
+            Products::Paired => 2.0 * stored * stored,
+        };
         Self { accumulation: accumulation + double, stored, weights, floor }
     }
 

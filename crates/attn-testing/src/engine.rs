@@ -93,6 +93,8 @@ impl Engine {
         let pairs = || Self::named(PAIRS).is_ok_and(|engine| engine.unavailable().is_none());
         match self.name {
             PAIRS | "ndarray" | "flex" | "tch" if dtype == FloatDType::BF16 && pairs() => Products::Rounded,
+            // Of its kernels, that by groups of planes.
+            "cuda" if dtype == FloatDType::BF16 => Products::Paired,
             _ => Products::Wide,
         }
     }

@@ -20,3 +20,4 @@ pub mod place;
 pub mod probe;
 mod products;
 pub mod score;
+pub mod wgmma;

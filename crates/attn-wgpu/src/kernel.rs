@@ -1,4 +1,4 @@
-//! The kernels named `cube`, `cube-decode`, `cube-matrix` and `cube-mma`.
+//! The kernels named `cube`, `cube-decode`, `cube-matrix`, `cube-mma` and `cube-wgmma`.
 
 use attn_core::{
     AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Problem, Upstream, Wanted,
@@ -27,6 +27,9 @@ pub enum Cube {
     Matrix,
     /// `cube-mma`: matrix instructions whose registers are known. f16 and bf16, dimensions of whole matrices, NVIDIA's cards.
     Mma,
+    /// `cube-wgmma`: asynchronous matrix instructions of groups of planes. f16 and bf16, dimensions of whole matrices, the H100's
+    /// generation of NVIDIA's cards.
+    Wgmma,
 }
 
 impl Cube {
@@ -47,6 +50,11 @@ impl Cube {
             Self::Mma => {
                 let tiles = Tiles::by_instructions(problem, &machine)?;
                 trial::instructions(device, problem.dtype, &machine)?;
+                Ok(tiles)
+            }
+            Self::Wgmma => {
+                let tiles = Tiles::by_groups(problem, &machine)?;
+                trial::groups(device, problem.dtype, &machine)?;
                 Ok(tiles)
             }
         }
@@ -72,6 +80,7 @@ impl AttentionKernel<CubeBackend> for Cube {
             Self::Decode => "cube-decode",
             Self::Matrix => "cube-matrix",
             Self::Mma => "cube-mma",
+            Self::Wgmma => "cube-wgmma",
         }
     }
 

@@ -29,7 +29,7 @@ pub use kernel::Cube;
 
 /// The kernels of this backend, the preferred one first.
 pub static KERNELS: &[&dyn AttentionKernel<CubeBackend>] =
-    &[&Cube::Decode, &Cube::Mma, &Cube::Matrix, &Cube::Rows, &Composite];
+    &[&Cube::Decode, &Cube::Wgmma, &Cube::Mma, &Cube::Matrix, &Cube::Rows, &Composite];
 
 /// Whether a CUDA device is there.
 #[cfg(feature = "cuda")]

@@ -3,6 +3,8 @@
 //!
 //! The tolerance of every element is derived, see [`attn_testing::bound`].
 
+use std::cell::LazyCell;
+
 use attn_testing::bound::{self, Products};
 use attn_testing::compare::{Tolerance, compare};
 use attn_testing::engine::{Engine, refer};
@@ -57,11 +59,16 @@ fn engines_agree_on(names: &[&str], dtype: FloatDType, cases: u32, gradients: bo
         let gradients = gradients.then(|| recipe.upstream());
         let ask = Ask { lse, weights: gradients.is_some(), gradients };
         let expected = refer(&problem, &ask).map_err(TestCaseError::fail)?;
-        let products = |products| bound::bounds_with(&problem, &ask, products);
-        let (wide, rounded) = (products(Products::Wide), products(Products::Rounded));
+        let (problem, ask) = (&problem, &ask);
+        let bounds = |products| LazyCell::new(move || bound::bounds_with(problem, ask, products));
+        let (wide, rounded, paired) = (bounds(Products::Wide), bounds(Products::Rounded), bounds(Products::Paired));
         engines.iter().try_for_each(|engine| {
-            let bounds = if engine.products(dtype) == Products::Wide { &wide } else { &rounded };
-            check_engine(engine, &recipe, &problem, &ask, (&expected, bounds))
+            let bounds = match engine.products(dtype) {
+                Products::Wide => &*wide,
+                Products::Rounded => &*rounded,
+                Products::Paired => &*paired,
+            };
+            check_engine(engine, &recipe, problem, ask, (&expected, bounds))
         })
     };
     TestRunner::new(config(cases)).run(&recipes(), agree).unwrap_or_else(|error| panic!("{error}"));

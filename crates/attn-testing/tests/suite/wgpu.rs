@@ -4,7 +4,7 @@
 //! from a few, and each draw of options meets several draws of lengths and numbers.
 
 use attn::Attention;
-use attn_testing::bound;
+use attn_testing::bound::{self, Products};
 use attn_testing::engine::{Engine, refer};
 use attn_testing::generate::{BlocksRecipe, Recipe, RelativeRecipe, config, recipes};
 use attn_testing::host::{Ask, Dims, HostProblem};
@@ -26,6 +26,8 @@ const FEW: usize = 8;
 const MATRIX: &str = "cube-matrix";
 /// Matrices are multiplied in registers.
 const MMA: &str = "cube-mma";
+/// Groups of planes multiply matrices in shared memory.
+const WGMMA: &str = "cube-wgmma";
 /// What sends the tests to another GPU backend of the build than its first.
 const BACKEND: &str = "ATTN_TEST_GPU";
 
@@ -69,7 +71,9 @@ pub fn alike() -> impl Strategy<Value = Vec<Recipe>> {
 /// The kernel serves every problem that has elements.
 pub fn demanded(recipe: &Recipe, target: &Target, problem: &HostProblem, ask: &Ask) -> Result<(), TestCaseError> {
     let expected = refer(problem, ask).map_err(TestCaseError::fail)?;
-    let bounds = bound::bounds(problem, ask);
+    // Where groups of planes multiply, weights of bf16 are sums of two.
+    let pairs = target.forward == Some(WGMMA) && problem.dtype == FloatDType::BF16;
+    let bounds = bound::bounds_with(problem, ask, if pairs { Products::Paired } else { Products::Wide });
     let answer = panics::catch(|| run::answer(target, problem, ask, recipe.layouts)).and_then(|answer| answer);
     let who = format!("{} in {:?}", target.forward.unwrap_or("any"), problem.dtype);
     let answer = answer.map_err(|reason| TestCaseError::fail(format!("{who}: {reason}")))?;
@@ -87,6 +91,8 @@ fn agrees(kernel: &'static str, dtype: FloatDType, cases: u32, gradients: bool, 
         recipe.dims.query_len = match kernel {
             // Matrix units are for rows that fill half a matrix.
             MATRIX | MMA => recipe.dims.query_len.max(8),
+            // And half a group's.
+            WGMMA => recipe.dims.query_len + 33,
             DECODE => recipe.dims.query_len % (FEW + 1),
             _ => recipe.dims.query_len,
         };
@@ -200,6 +206,16 @@ fn by_matrix_instructions() {
     }
 }
 
+/// Matrix instructions of groups of planes, where the device has them.
+#[test]
+fn by_groups_of_planes() {
+    for dtype in [FloatDType::F16, FloatDType::BF16] {
+        if has_matrices(WGMMA, dtype) {
+            agrees(WGMMA, dtype, 20, false, &[16, 80]);
+        }
+    }
+}
+
 /// Units that share rows, where they exchange numbers.
 #[test]
 fn by_dimensions() {
@@ -227,7 +243,7 @@ fn has_matrices(kernel: &'static str, dtype: FloatDType) -> bool {
         println!("skipped: no tensors of {dtype:?}");
         return false;
     };
-    let rows = Tensor::<4>::zeros([1, 1, 16, 16], (engine.device().expect("it has tensors"), DType::from(dtype)));
+    let rows = Tensor::<4>::zeros([1, 1, 64, 16], (engine.device().expect("it has tensors"), DType::from(dtype)));
     let plan = Attention::new(rows.clone(), rows.clone(), rows).kernel(kernel).plan();
     if let Err(reason) = &plan {
         println!("skipped: {reason}");
@@ -242,9 +258,19 @@ fn tails() {
     if decodes() {
         tails_of(DECODE, FloatDType::F32);
     }
-    for kernel in [MATRIX, MMA] {
-        if has_matrices(kernel, FloatDType::F16) {
-            tails_of(kernel, FloatDType::F16);
+    if has_matrices(MATRIX, FloatDType::F16) {
+        tails_of(MATRIX, FloatDType::F16);
+    }
+}
+
+/// The same where matrix instructions multiply.
+#[test]
+fn tails_by_instructions() {
+    for kernel in [WGMMA, MMA] {
+        for dtype in [FloatDType::F16, FloatDType::BF16] {
+            if has_matrices(kernel, dtype) {
+                tails_of(kernel, dtype);
+            }
         }
     }
 }
@@ -258,7 +284,24 @@ fn tails_of(kernel: &'static str, dtype: FloatDType) {
         MMA => {
             &[(8, 1), (9, 15), (15, 63), (16, 64), (17, 65), (127, 128), (128, 129), (129, 191), (257, 300), (8, 5000)]
         }
+        WGMMA => &[
+            (33, 1),
+            (63, 127),
+            (64, 128),
+            (65, 129),
+            (127, 255),
+            (128, 256),
+            (129, 257),
+            (191, 384),
+            (257, 513),
+            (40, 5000),
+        ],
         _ => &[(1, 1), (1, 7), (1, 8), (2, 9), (31, 15), (32, 16), (33, 17), (63, 64), (64, 65), (65, 63), (129, 7)],
+    };
+    let [head_dim, value_dim] = match kernel {
+        MMA => [128, 16],
+        WGMMA => [112, 80],
+        _ => [8, 8],
     };
     for &(query_len, key_len) in lengths {
         if kernel == MATRIX && query_len < 8 {
@@ -266,15 +309,7 @@ fn tails_of(kernel: &'static str, dtype: FloatDType) {
         }
         for causal in [false, true] {
             let mut recipe = super::tiles::recipe(
-                attn_testing::host::Dims {
-                    batch: 2,
-                    heads: 2,
-                    kv_heads: 1,
-                    query_len,
-                    key_len,
-                    head_dim: if kernel == MMA { 128 } else { 8 },
-                    value_dim: if kernel == MMA { 16 } else { 8 },
-                },
+                attn_testing::host::Dims { batch: 2, heads: 2, kv_heads: 1, query_len, key_len, head_dim, value_dim },
                 key_len as u64,
             );
             recipe.spec.causal = causal;
@@ -321,7 +356,7 @@ fn runs_of_keys_and_wide_values() {
 /// Values that are not finite reach the rows that see them through matrices too, and no others.
 #[test]
 fn poison_among_matrices() {
-    for (kernel, head_dim, value_dim) in [(MATRIX, 24, 130), (MMA, 32, 144)] {
+    for (kernel, head_dim, value_dim) in [(WGMMA, 32, 144), (MATRIX, 24, 130), (MMA, 32, 144)] {
         if !has_matrices(kernel, FloatDType::F16) {
             continue;
         }
@@ -345,11 +380,13 @@ fn poison_among_matrices() {
 fn two_runs_give_the_same_bits() {
     let Some(engine) = engine() else { return };
     let device = engine.device().expect("it has tensors");
-    let make = |len| Tensor::<4>::random([1, 4, len, 64], Distribution::Default, device);
-    for (query_len, kernel) in [(1, ROWS), (100, ROWS), (1, DECODE)] {
-        if kernel == DECODE && !decodes() {
+    for (query_len, kernel) in [(1, ROWS), (100, ROWS), (1, DECODE), (300, MMA), (300, WGMMA)] {
+        let narrow = matches!(kernel, MMA | WGMMA);
+        if kernel == DECODE && !decodes() || narrow && !has_matrices(kernel, FloatDType::F16) {
             continue;
         }
+        let dtype = if narrow { DType::F16 } else { DType::F32 };
+        let make = |len| Tensor::<4>::random([1, 4, len, 64], Distribution::Default, device).cast(dtype);
         let (query, key, value) = (make(query_len), make(1500), make(1500));
         let run = || {
             let attention = Attention::new(query.clone(), key.clone(), value.clone()).causal(true).kernel(kernel);

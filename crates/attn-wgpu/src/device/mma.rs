@@ -270,15 +270,15 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                     // A row that has seen nothing yet: 0 in place of −∞, so that exp(−∞ − 0) = 0.
                     let level = select(top == neg_inf, zero, top);
                     let factor = (m[r] - level).exp();
-                    // Weights as they go through the narrow type: all of a row, and their sum, are lifted alike.
-                    let level = level - comptime!((config.lift as f32).ln());
                     m[r] = top;
                     let mut sum = l[r] * factor;
                     #[unroll]
                     for n in 0..comptime!(block / 8) {
                         #[unroll]
                         for c in 0..2usize {
-                            let p = (x[n * 4 + r * 2 + c] - level).exp();
+                            // Weights as they go through the narrow type: all of a row, and their sum, are lifted alike, by a power
+                            // of two and so exactly.
+                            let p = (x[n * 4 + r * 2 + c] - level).exp() * comptime!(config.lift as f32);
                             sum += p;
                             x[n * 4 + r * 2 + c] = p;
                         }
@@ -409,7 +409,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
                 if let ComptimeOption::Some(lse) = &mut lse {
                     if t == 0 {
                         lse[place_of_row] =
-                            select(empty, neg_inf, m[r] - comptime!((config.lift as f32).ln()) + total.ln());
+                            select(empty, neg_inf, m[r] + (total * comptime!(1.0 / config.lift as f32)).ln());
                     }
                 }
             }

@@ -12,6 +12,7 @@ use crate::device::forward::{Config, attention_forward};
 use crate::device::matrix::attention_matrix;
 use crate::device::merge::attention_merge;
 use crate::device::mma::{VECTOR, attention_mma};
+use crate::device::wgmma::{self, attention_wgmma};
 use crate::host::arguments::{
     Cut, bands, blocks, element, heads_of_table, options, rows, scalars, scores_bool, scores_float, stepped, width,
 };
@@ -101,7 +102,7 @@ fn pass(
     let address = operands.all().chain([out]).map(CubeTensor::required_address_type).max().unwrap_or_default();
     let (query, key, value, reads, writes) = match tiles.way {
         // Shared memory is made of such vectors, and the dimensions are multiples of them.
-        Way::Mma(_) => {
+        Way::Mma(_) | Way::Wgmma(_) => {
             let [query, key, value] = [&operands.query, &operands.key, &operands.value].map(|x| stepped(x, VECTOR));
             (query, key, value, VECTOR, VECTOR)
         }
@@ -128,7 +129,7 @@ fn pass(
         let lse = if first == 0 { lse.cloned() } else { None };
         // The kernels take the same, but for masks by blocks and biases by relative position, which one of them knows.
         macro_rules! launch {
-            ($kernel:ident, $config:expr $(, $own:expr)*) => {
+            ($kernel:ident, $config:expr $(, $own:expr)* $(; $($size:expr),+)?) => {
                 $kernel::launch(
                     client,
                     spread(tiles.cubes(problem), client.properties().hardware.max_cube_count),
@@ -136,6 +137,7 @@ fn pass(
                     address,
                     reads,
                     writes,
+                    $($($size,)+)?
                     query.clone().into_tensor_arg(),
                     key.clone().into_tensor_arg(),
                     value.clone().into_tensor_arg(),
@@ -166,6 +168,10 @@ fn pass(
             Way::Decode(cut) => launch!(attention_decode, cut.config(head_dim, columns, tiles.rows, options)),
             Way::Matrix(cut) => launch!(attention_matrix, cut.config(head_dim, columns, options)),
             Way::Mma(cut) => launch!(attention_mma, cut.config(head_dim, columns, options)),
+            Way::Wgmma(cut) => {
+                let config = wgmma::Config::new(&cut, head_dim, columns, problem.scale > 0.0, options);
+                launch!(attention_wgmma, config; cut.block / 2, config.wide() / 2, cut.block / 4 * cut.terms);
+            }
         }
         first += columns;
     }

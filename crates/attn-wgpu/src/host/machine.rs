@@ -33,6 +33,9 @@ pub struct Machine {
     /// Types for which the device has `mma` of 16×8×16, added in f32, and `ldmatrix`, with planes of 32: registers as NVIDIA's cards
     /// have them.
     pub instructions: Vec<FloatDType>,
+    /// Whether groups of four planes multiply matrices of f16 and bf16 that lie in shared memory, which CubeCL does not say: CUDA's
+    /// `wgmma`, of compute capability 9.0 and no other.
+    pub multiplies_in_groups: bool,
 }
 
 impl Machine {
@@ -78,6 +81,7 @@ impl Machine {
             syncs_planes: plane.contains(Plane::Sync),
             matrix_sizes,
             instructions,
+            multiplies_in_groups: properties.identity.fingerprint == GROUPS,
         }
     }
 
@@ -104,6 +108,9 @@ fn is_instruction(config: &MmaConfig, dtype: FloatDType) -> bool {
     let types = config.a_type == narrow && config.b_type == narrow;
     types && config.cd_type == dtype_to_storage_type(DType::F32) && (config.m, config.n, config.k) == (16, 8, 16)
 }
+
+/// What devices are compiled for that multiply matrices in groups of planes.
+const GROUPS: &str = "ptx_sm90";
 
 /// Units that the probe runs on.
 const PROBED: usize = 64;

@@ -8,6 +8,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod tuned;
+mod wgmma;
 
 use std::fmt;
 
@@ -21,6 +22,7 @@ pub use decode::DecodeTiles;
 pub use matrix::MatrixTiles;
 pub use mma::MmaTiles;
 pub use rows::RowTiles;
+pub use wgmma::WgmmaTiles;
 
 /// How a problem is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub enum Way {
     Matrix(MatrixTiles),
     /// They multiply matrices in registers that are known.
     Mma(MmaTiles),
+    /// Groups of their planes multiply matrices that lie in shared memory.
+    Wgmma(WgmmaTiles),
 }
 
 impl fmt::Display for Tiles {
@@ -77,6 +81,10 @@ impl fmt::Display for Tiles {
             }
             Way::Mma(MmaTiles { planes, block, .. }) => {
                 write!(f, "{block} keys by {planes} planes with matrices in registers")?;
+            }
+            Way::Wgmma(WgmmaTiles { groups, block, .. }) => {
+                let planes = if groups == 1 { "four planes" } else { "groups of four planes" };
+                write!(f, "{block} keys by {planes} with matrices in shared memory")?;
             }
         }
         if self.splits > 1 {

@@ -19,6 +19,11 @@ const RAGGED: [usize; 2] = [40, 24];
 /// D and E of whole matrices.
 const WHOLE: [usize; 2] = [48, 32];
 
+/// Lengths with tails, several blocks, half a tile of rows.
+const SHORT: [usize; 2] = [43, 77];
+/// The same where tiles and blocks are larger.
+const LONG: [usize; 2] = [90, 300];
+
 /// A cut of a problem for a machine.
 type Cut = fn(&Problem, &Machine) -> Result<Tiles, String>;
 type Answers = LazyLock<Mutex<HashMap<String, Result<(), String>>>>;
@@ -29,7 +34,7 @@ type Answers = LazyLock<Mutex<HashMap<String, Result<(), String>>>>;
 /// What differed.
 pub fn matrices(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
     static ANSWERS: Answers = LazyLock::new(Mutex::default);
-    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, RAGGED, Tiles::by_matrices))
+    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, RAGGED, SHORT, Tiles::by_matrices))
 }
 
 /// As [`matrices`], of matrix instructions whose registers are known.
@@ -38,7 +43,16 @@ pub fn matrices(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Re
 /// What differed.
 pub fn instructions(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
     static ANSWERS: Answers = LazyLock::new(Mutex::default);
-    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, WHOLE, Tiles::by_instructions))
+    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, WHOLE, SHORT, Tiles::by_instructions))
+}
+
+/// As [`matrices`], of the instructions of groups of planes.
+///
+/// # Errors
+/// What differed.
+pub fn groups(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
+    static ANSWERS: Answers = LazyLock::new(Mutex::default);
+    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, WHOLE, LONG, Tiles::by_groups))
 }
 
 fn once(
@@ -57,10 +71,10 @@ fn compare(
     dtype: FloatDType,
     machine: &Machine,
     [head_dim, value_dim]: [usize; 2],
+    [query_len, key_len]: [usize; 2],
     cut: Cut,
 ) -> Result<(), String> {
-    // Tails of lengths, several blocks, half a tile of rows.
-    let [batch, heads, kv_heads, query_len, key_len] = [1, 2, 1, 43, 77];
+    let [batch, heads, kv_heads] = [1, 2, 1];
     let inputs = || {
         AttentionInputs::<CubeBackend>::new(
             numbers(device, dtype, [batch, heads, query_len, head_dim], 1),

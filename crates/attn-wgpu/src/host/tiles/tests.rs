@@ -5,7 +5,7 @@ use burn_backend::{DType, FloatDType};
 use burn_cubecl::cubecl::ir::HardwareProperties;
 
 use crate::host::machine::Machine;
-use crate::host::tiles::{DecodeTiles, MatrixTiles, MmaTiles, RowTiles, Tiles, Way};
+use crate::host::tiles::{DecodeTiles, MatrixTiles, MmaTiles, RowTiles, Tiles, Way, WgmmaTiles};
 
 fn problem(heads: usize, kv_heads: usize, lengths: [usize; 2], dim: usize) -> Problem {
     under(AttentionSpec::default(), DType::F32, [heads, kv_heads], lengths, dim)
@@ -50,6 +50,7 @@ fn machine(plane: u32, processors: Option<u32>) -> Machine {
         syncs_planes: true,
         matrix_sizes: vec![(FloatDType::F16, 16), (FloatDType::BF16, 16), (FloatDType::F16, 8)],
         instructions: if plane == 32 { vec![FloatDType::F16, FloatDType::BF16] } else { vec![] },
+        multiplies_in_groups: plane == 32,
     }
 }
 
@@ -86,7 +87,18 @@ fn covers(problem: &Problem, tiles: &Tiles) {
             assert!(block.is_multiple_of(16) && tiles.columns.is_multiple_of(16) && tiles.columns <= 128, "{tiles:?}");
             assert!(problem.head_dim.is_multiple_of(16) && problem.value_dim.is_multiple_of(16), "{tiles:?}");
         }
+        Way::Wgmma(WgmmaTiles { groups, block, .. }) => {
+            assert_eq!((tiles.rows, tiles.units), (groups * 64, groups * 128));
+            assert!(block.is_multiple_of(16) && tiles.columns.is_multiple_of(16) && tiles.columns <= 128, "{tiles:?}");
+            assert!(problem.head_dim.is_multiple_of(16) && problem.value_dim.is_multiple_of(16), "{tiles:?}");
+        }
     }
+}
+
+/// The machine with the shared memory of a card that multiplies in groups of planes.
+fn roomy(machine: &Machine) -> Machine {
+    let hardware = HardwareProperties { max_shared_memory_size: 232_448, ..machine.hardware.clone() };
+    Machine { hardware, ..machine.clone() }
 }
 
 #[test]
@@ -94,6 +106,7 @@ fn tiles_cover_all_rows_and_runs_all_keys() {
     let mut by_dimensions = 0;
     let mut by_matrices = 0;
     let mut by_instructions = 0;
+    let mut by_groups = 0;
     for heads in [[8, 8], [8, 2], [32, 1]] {
         for lengths in LENGTHS {
             for dim in [1, 64, 128, 500] {
@@ -114,14 +127,18 @@ fn tiles_cover_all_rows_and_runs_all_keys() {
                             covers(&problem, &tiles);
                             by_instructions += 1;
                         }
+                        if let Ok(tiles) = Tiles::by_groups(&problem, &roomy(&machine)) {
+                            covers(&problem, &tiles);
+                            by_groups += 1;
+                        }
                     }
                 }
             }
         }
     }
     assert!(
-        by_dimensions > 200 && by_matrices > 200 && by_instructions > 30,
-        "{by_dimensions} {by_matrices} {by_instructions}"
+        by_dimensions > 200 && by_matrices > 200 && by_instructions > 30 && by_groups > 20,
+        "{by_dimensions} {by_matrices} {by_instructions} {by_groups}"
     );
 }
 
@@ -167,6 +184,15 @@ fn what_does_not_serve_says_why() {
     let wide = under(AttentionSpec::default(), DType::F16, [8, 8], [64, 64], 64);
     assert!(Tiles::by_matrices(&wide, &alone).unwrap_err().contains("F16"));
     assert!(Tiles::by_instructions(&wide, &alone).unwrap_err().contains("F16"));
+    assert!(Tiles::by_groups(&wide, &alone).unwrap_err().contains("49152"));
+    let roomy = roomy(&alone);
+    assert!(Tiles::by_groups(&wide, &roomy).is_ok());
+    assert!(Tiles::by_groups(&f32, &roomy).unwrap_err().contains("F32"));
+    assert!(Tiles::by_groups(&ragged, &roomy).unwrap_err().contains("40"));
+    let half = under(AttentionSpec::default(), DType::F16, [8, 8], [32, 64], 64);
+    assert!(Tiles::by_groups(&half, &roomy).unwrap_err().contains("32 rows"));
+    let without = Machine { multiplies_in_groups: false, ..roomy };
+    assert!(Tiles::by_groups(&wide, &without).unwrap_err().contains("no matrix instructions"));
 }
 
 /// A plan tells the cut.

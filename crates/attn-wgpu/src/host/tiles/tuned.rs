@@ -33,6 +33,12 @@ pub struct Tuned {
     pub mma_block: usize,
     /// Cubes of them that a processor has registers for at once.
     pub mma_cubes: usize,
+    /// Groups of planes of a cube, where they multiply matrices in shared memory.
+    pub wgmma_groups: usize,
+    /// Keys of a block there.
+    pub wgmma_block: usize,
+    /// Cubes of them that a processor has registers for at once.
+    pub wgmma_cubes: usize,
     /// Planes of a cube that decodes or multiplies matrices, at most.
     pub planes: usize,
     /// Rows that share keys for which decoding is faster than units with rows of their own, at most.
@@ -77,6 +83,9 @@ const CARD: Tuned = Tuned {
     mma_planes: 8,
     mma_block: 64,
     mma_cubes: 1,
+    wgmma_groups: 2,
+    wgmma_block: 128,
+    wgmma_cubes: 1,
     planes: 4,
     decode_rows: 8,
     decode_registers: 128,
