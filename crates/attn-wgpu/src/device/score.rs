@@ -22,6 +22,9 @@ pub struct Options {
     pub relative: bool,
     /// Weights are dropped.
     pub dropout: bool,
+    /// Products are rounded before anything is added to them, by an instruction of CUDA's: its compilers else do both at once in one
+    /// kernel and not in the next, and scores of thousands come out 10⁻⁴ apart.
+    pub apart: bool,
 }
 
 /// Whether keys may be hidden that the band shows.
@@ -68,11 +71,23 @@ pub fn score<F: Float>(
 /// The product `dot` after scale and softcap.
 #[cube]
 pub fn capped(dot: f32, row: &Score, #[comptime] options: Options) -> f32 {
-    let mut s = dot * row.scale;
+    let mut s = product(&dot, &row.scale, options);
     if comptime!(options.softcap) {
-        s = row.softcap * tanh(s / row.softcap);
+        s = product(&row.softcap, &tanh(s / row.softcap), options);
     }
     s
+}
+
+/// A product, rounded by itself where that is asked for.
+#[cube]
+fn product(a: &f32, b: &f32, #[comptime] options: Options) -> f32 {
+    if comptime!(options.apart) {
+        let rounded: f32;
+        gpu_asm!("mul.rn.f32 {c}, {a}, {b};", c = out(_) rounded, a = in(_) *a, b = in(_) *b, options(pure, nomem));
+        rounded
+    } else {
+        *a * *b
+    }
 }
 
 /// The softcap's slope where it gave `s`, 1 − tanh²; 1 without one.
@@ -100,7 +115,7 @@ pub fn biased<F: Float>(
     let mut s = capped;
     if comptime!(options.alibi) {
         let distance = j - row.position;
-        s -= row.slope * f32::cast_from(max(distance, -distance));
+        s -= product(&row.slope, &f32::cast_from(max(distance, -distance)), options);
     }
     #[comptime]
     if let ComptimeOption::Some(bias) = bias {

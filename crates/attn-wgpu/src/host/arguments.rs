@@ -109,6 +109,7 @@ pub fn options(problem: &Problem, keep: bool) -> Options {
         blocks: problem.block_mask.is_some(),
         relative: problem.relative_bias.is_some(),
         dropout: problem.dropout.is_some(),
+        apart: false,
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Machine {
     /// Types for which the device has `mma` of 16×8×16, added in f32, and `ldmatrix`, with planes of 32: registers as NVIDIA's cards
     /// have them.
     pub instructions: Vec<FloatDType>,
+    /// Whether CUDA's compiler makes the kernels, which takes its instructions as text.
+    pub is_cuda: bool,
     /// Whether groups of four planes multiply matrices of f16 and bf16 that lie in shared memory, which CubeCL does not say: CUDA's
     /// `wgmma`, of compute capability 9.0 and no other.
     pub multiplies_in_groups: bool,
@@ -81,6 +83,7 @@ impl Machine {
             syncs_planes: plane.contains(Plane::Sync),
             matrix_sizes,
             instructions,
+            is_cuda: properties.identity.fingerprint.starts_with(CUDA),
             multiplies_in_groups: properties.identity.fingerprint == GROUPS,
         }
     }
@@ -109,6 +112,8 @@ fn is_instruction(config: &MmaConfig, dtype: FloatDType) -> bool {
     types && config.cd_type == dtype_to_storage_type(DType::F32) && (config.m, config.n, config.k) == (16, 8, 16)
 }
 
+/// How the names begin of what CUDA compiles for.
+const CUDA: &str = "ptx_sm";
 /// What devices are compiled for that multiply matrices in groups of planes.
 const GROUPS: &str = "ptx_sm90";
 

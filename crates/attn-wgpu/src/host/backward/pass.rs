@@ -18,6 +18,7 @@ use crate::device::score::Options;
 use crate::host::arguments::{self, bands, element, rows, width};
 use crate::host::backward::{UNITS, addresses, each, empty, options};
 use crate::host::launch::{Operands, spread};
+use crate::host::machine::Machine;
 use crate::host::tiles::Side;
 
 /// Launches a kernel that makes scores again. All of them take the same inputs, and one sinks besides.
@@ -80,6 +81,7 @@ impl<'a> Pass<'a> {
         let statistics = empty(operands, &[problem.batch, problem.heads, problem.query_len, STATISTICS], DType::F32);
         let tensors = operands.all().chain([&out, &grad_out, &statistics, &lse]).chain(&grad_lse).chain(each(made));
         let address = tensors.map(CubeTensor::required_address_type).chain([addresses(problem)]).max();
+        let is_cuda = Machine::of(&operands.query.device).is_cuda;
         let pass = Self {
             problem,
             operands,
@@ -90,7 +92,8 @@ impl<'a> Pass<'a> {
                 width(&[&operands.value, &grad_out, &out], problem.value_dim, 4),
             ],
             address: address.unwrap_or_default(),
-            options: arguments::options(problem, operands.keep),
+            // Scores are made again, and have to be the same.
+            options: Options { apart: is_cuda, ..arguments::options(problem, operands.keep) },
             mask_element: operands.mask.as_ref().map_or(dtype_to_storage_type(DType::U32), element),
             grad_out,
             statistics,

@@ -50,6 +50,7 @@ fn machine(plane: u32, processors: Option<u32>) -> Machine {
         syncs_planes: true,
         matrix_sizes: vec![(FloatDType::F16, 16), (FloatDType::BF16, 16), (FloatDType::F16, 8)],
         instructions: if plane == 32 { vec![FloatDType::F16, FloatDType::BF16] } else { vec![] },
+        is_cuda: plane == 32,
         multiplies_in_groups: plane == 32,
     }
 }
