@@ -104,8 +104,8 @@ impl Config {
     }
 }
 
-/// The kernel. Shapes as those of `attention_forward`; N and W are 8, S is half a block, E half the columns of an instruction, P the words of weights of
-/// a unit.
+/// The kernel. Shapes as those of `attention_forward`; N and W are 8, S is half a block, E half the columns of an
+/// instruction, P the words of weights of a unit.
 #[cube(launch, address_type = "dynamic")]
 pub fn attention_wgmma<F: Float, O: Float, M: Numeric, N: Size, W: Size, S: Size, E: Size, P: Size>(
     query: &Tensor<Vector<F, N>>,
@@ -172,7 +172,7 @@ pub fn attention_wgmma<F: Float, O: Float, M: Numeric, N: Size, W: Size, S: Size
                 let sink = f32::cast_from(sinks[head * sinks.stride(0)]);
                 let level = (sink * log2_e).ceil();
                 m[r] = level;
-                l[r] = select(sink == neg_inf || t > 0, zero, power(fma(sink, log2_e, lift - level)));
+                l[r] = select(sink == neg_inf || t > 0, zero, power(&fma(sink, log2_e, lift - level)));
             }
         }
         let mut acc = Vector::<f32, E>::new(zero);

@@ -3,7 +3,7 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::parts::power;
+use super::parts::{HUGE, power, product};
 use super::{Config, VECTOR};
 use crate::device::place::{Place, Reach, Scalars};
 use crate::device::score::{Score, score, seen};
@@ -64,7 +64,11 @@ pub fn added_again<F: Float, M: Numeric, N: Size, W: Size, E: Size>(
                 x = score::<F>(dot, j as usize, j, of_row, bias, config.options);
             }
             let seen = seen::<M>(j as usize, j, reach.end, of_row, mask, config.options);
-            let p = select(seen, power(fma(x, factor, lift - level)), zero);
+            let mut exponent = fma(x, factor, lift - level);
+            if level.abs() > comptime!(HUGE).runtime() {
+                exponent = product(&x, &factor) + (lift - level);
+            }
+            let p = select(seen, power(&exponent), zero);
             if p != zero {
                 let value_at = (value_base + j as usize * value.stride(2)) / VECTOR;
                 #[unroll]

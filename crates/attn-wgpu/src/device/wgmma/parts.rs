@@ -7,6 +7,9 @@ use super::{Config, GROUP, ROWS, VECTOR, text};
 use crate::device::place::{Place, Reach};
 use crate::device::score::{Score, score, seen};
 
+/// Exponents of two of scores whose rounding is an eighth of one.
+pub const HUGE: f32 = 1_048_576.0;
+
 /// The address of a slice in shared memory, in bytes.
 #[cube]
 pub fn address<F: Float, N: Size>(room: &Shared<[Vector<F, N>]>) -> u32 {
@@ -237,15 +240,28 @@ pub fn softmax(
         top = max(m[r], (top * factor).ceil());
         // A row that has seen nothing yet: 0 in place of −∞, so that 2^(−∞ − 0) = 0.
         let level = select(top == neg_inf, f32::cast_from(0u32), top);
-        factors[r] = power(m[r] - level);
+        factors[r] = power(&(m[r] - level));
         m[r] = top;
+        // Beyond, what rounding took of the greatest product would be seen: all products are rounded, as that one was.
+        let mut by = factor;
+        if level.abs() > comptime!(HUGE).runtime() {
+            by = f32::cast_from(1u32);
+            #[unroll]
+            for n in 0..comptime!(config.block / 8) {
+                #[unroll]
+                for c in 0..2usize {
+                    let at = comptime!(n * 4 + r * 2 + c);
+                    x[at] = product(&x[at], &factor);
+                }
+            }
+        }
         let below = lift - level;
         let mut sum = l[r] * factors[r];
         #[unroll]
         for n in 0..comptime!(config.block / 8) {
             #[unroll]
             for c in 0..2usize {
-                let p = power(fma(x[n * 4 + r * 2 + c], factor, below));
+                let p = power(&fma(x[n * 4 + r * 2 + c], by, below));
                 sum += p;
                 x[n * 4 + r * 2 + c] = p;
             }
@@ -254,11 +270,19 @@ pub fn softmax(
     }
 }
 
+/// A product that is rounded before anything is added to it.
+#[cube]
+pub fn product(a: &f32, b: &f32) -> f32 {
+    let rounded: f32;
+    gpu_asm!("mul.rn.f32 {c}, {a}, {b};", c = out(_) rounded, a = in(_) *a, b = in(_) *b, options(pure, nomem));
+    rounded
+}
+
 /// 2^x, off by 2⁻²² of it.
 #[cube]
-pub fn power(x: f32) -> f32 {
+pub fn power(x: &f32) -> f32 {
     let y: f32;
-    gpu_asm!("ex2.approx.ftz.f32 {y}, {x};", y = out(_) y, x = in(_) x, options(pure, nomem));
+    gpu_asm!("ex2.approx.ftz.f32 {y}, {x};", y = out(_) y, x = in(_) *x, options(pure, nomem));
     y
 }
 
