@@ -30,6 +30,7 @@ use self::again::added_again;
 use self::parts::{
     add, address, arrived, begun, fetch, fetch_queries, gone, is_bad, multiply, power, scored, softmax, split,
 };
+use crate::device::mma::VECTOR;
 use crate::device::place::{Scalars, facts, place, reach};
 use crate::device::score::{Options, Score};
 use crate::host::tiles::WgmmaTiles;
@@ -38,8 +39,6 @@ use crate::host::tiles::WgmmaTiles;
 pub const ROWS: usize = 64;
 /// Units of a group.
 pub const GROUP: usize = 128;
-/// Elements of a vector of 16 bytes.
-pub const VECTOR: usize = 8;
 /// Bytes to which the places in shared memory are aligned: an atom of 8 rows of 128 bytes.
 const ALIGNED: usize = 1024;
 
@@ -72,8 +71,8 @@ impl Config {
     /// The cut of a launch.
     pub fn new(tiles: &WgmmaTiles, head_dim: usize, columns: usize, plain: bool, options: Options) -> Self {
         let WgmmaTiles { groups, block, terms, cut, lift, brain } = *tiles;
-        let hides = options.softcap || options.alibi || options.bias;
-        Self { head_dim, columns, groups, block, terms, cut, lift, brain, plain: plain && !hides, options }
+        let is_changed = options.softcap || options.alibi || options.bias;
+        Self { head_dim, columns, groups, block, terms, cut, lift, brain, plain: plain && !is_changed, options }
     }
 
     /// Columns that an instruction makes: a vector of sums has a power of two of them. Those beyond are not looked at.

@@ -169,7 +169,9 @@ fn pass(
             Way::Matrix(cut) => launch!(attention_matrix, cut.config(head_dim, columns, options)),
             Way::Mma(cut) => launch!(attention_mma, cut.config(head_dim, columns, options)),
             Way::Wgmma(cut) => {
-                let config = wgmma::Config::new(&cut, head_dim, columns, problem.scale > 0.0, options);
+                // One that f32 holds: 0 times a score of −∞ would be NaN.
+                let is_above_0 = problem.scale as f32 >= f32::MIN_POSITIVE;
+                let config = wgmma::Config::new(&cut, head_dim, columns, is_above_0, options);
                 launch!(attention_wgmma, config; cut.block / 2, config.wide() / 2, cut.block / 4 * cut.terms);
             }
         }
