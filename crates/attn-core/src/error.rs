@@ -57,7 +57,8 @@ pub enum AttentionError {
         /// Why it cannot.
         reason: String,
     },
-    /// The kernel was started and failed: a driver's error, or memory that could not be had.
+    /// The kernel was started and failed: a driver's error, or memory that could not be had. A GPU's driver is asked about the first
+    /// call of each kind, and about large ones; what it refuses else is an error where the output is read.
     #[error("kernel {kernel} failed: {reason}")]
     Execution {
         /// Name of the kernel.

@@ -133,7 +133,7 @@ pub struct Upstream<B: Backend> {
 }
 
 /// Which gradients a backward pass shall make; the others cost nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Wanted {
     /// By `query`.
     pub query: bool,

@@ -4,5 +4,6 @@ pub mod arguments;
 pub mod backward;
 pub mod launch;
 pub mod machine;
+pub mod taken;
 pub mod tiles;
 pub mod trial;

@@ -5,7 +5,6 @@ use attn_core::{
 };
 use burn_backend::{Backend, FloatDType};
 use burn_cubecl::cubecl::ir::AddressType;
-use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
 
 use crate::device::backward::STATISTICS;
@@ -13,11 +12,12 @@ use crate::host::arguments::LARGEST;
 use crate::host::backward::{self, UNITS};
 use crate::host::launch::{self, Operands};
 use crate::host::machine::Machine;
+use crate::host::taken::Kind;
 use crate::host::tiles::{BackwardTiles, Tiles};
 use crate::host::trial;
 
 /// Fused attention on any device of CubeCL's runtimes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cube {
     /// `cube`: every unit has rows of its own; in the backward pass keys besides. Any adapter, any type.
     Rows,
@@ -58,14 +58,6 @@ impl Cube {
                 Ok(tiles)
             }
         }
-    }
-
-    /// Whether the driver took the launches: one that it refused has left its mark on what it should have written.
-    fn check<'a>(self, device: &CubeDevice, made: impl Iterator<Item = &'a CubeTensor>) -> Result<(), AttentionError> {
-        device.client().check(made.map(|tensor| &tensor.handle)).map_err(|error| AttentionError::Execution {
-            kernel: AttentionKernel::<CubeBackend>::name(&self).to_string(),
-            reason: error.to_string(),
-        })
     }
 
     fn refusal(self, reason: String) -> AttentionError {
@@ -120,7 +112,8 @@ impl AttentionKernel<CubeBackend> for Cube {
             return host;
         }
         let rows = (problem.batch * problem.heads * problem.query_len) as u64;
-        host + 4 * tiles.splits as u64 * rows * (problem.value_dim as u64 + 1)
+        let aligned = device.client().properties().memory.alignment;
+        host + 4 * tiles.splits as u64 * rows * (problem.value_dim as u64 + 1) + aligned
     }
 
     fn forward(
@@ -132,8 +125,10 @@ impl AttentionKernel<CubeBackend> for Cube {
         let device = inputs.query.device.clone();
         let tiles = supports(*self, &device, problem).map_err(|reason| self.refusal(reason))?;
         let operands = Operands::new(problem, inputs);
+        let kind = Kind::new(*self, device, problem, operands.keep).with((tiles.compiled(), lse));
         let (out, found) = launch::forward(problem, &operands, &tiles, lse);
-        self.check(&device, [&out].into_iter().chain(&found))?;
+        let made = [&out].into_iter().chain(&found);
+        kind.of(operands.all().chain(made.clone())).check(made)?;
         Ok(AttentionOutputs { out, lse: found })
     }
 
@@ -147,8 +142,12 @@ impl AttentionKernel<CubeBackend> for Cube {
         let device = inputs.query.device.clone();
         let tiles = supports_backward(*self, &device, problem).map_err(|reason| self.refusal(reason))?;
         let operands = Operands::new(problem, inputs);
+        let given = [upstream.grad_out.is_some(), upstream.grad_lse.is_some()];
+        let kind = Kind::new(*self, device, problem, operands.keep)
+            .with((tiles.compiled(), backward::is_split(problem), given, wanted))
+            .of(operands.all().chain(&upstream.grad_out).chain([&upstream.out]));
         let made = backward::backward(problem, &operands, upstream, wanted, &tiles);
-        self.check(&device, backward::each(&made))?;
+        kind.check(backward::each(&made))?;
         Ok(made)
     }
 }

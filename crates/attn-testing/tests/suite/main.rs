@@ -2,7 +2,7 @@
 //!
 //! `cases`: the shared cases on every engine. `reference`: what judges is judged. `random`: engines against the reference over
 //! random problems, `tiles`: over some large ones, `libtorch`: those that
-//! its fused kernels serve, `wgpu`: those of the GPU kernels, `wgpu_backward`: their gradients. `laws`: what follows from the contract.
+//! its fused kernels serve, `wgpu`: those of the GPU kernels, `wgpu_backward`: their gradients, `wgpu_errors`: what drivers refuse. `laws`: what follows from the contract.
 //! `dropout`: which weights are dropped. `bad_input`: errors in place of panics. `verifier`: `attn-verify`.
 
 mod bad_input;
@@ -19,6 +19,8 @@ mod verifier;
 mod wgpu;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod wgpu_backward;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod wgpu_errors;
 
 use std::path::PathBuf;
 

@@ -56,7 +56,7 @@ pub fn attention_decode<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
     bias: ComptimeOption<&Tensor<F>>,
     slopes: ComptimeOption<&Tensor<F>>,
     sinks: ComptimeOption<&Tensor<F>>,
-    bands: &Tensor<i32>,
+    bands: ComptimeOption<&Tensor<i32>>,
     out: &mut Tensor<Vector<O, W>>,
     mut lse: ComptimeOption<&mut Tensor<f32>>,
     scalars: Scalars,
@@ -80,7 +80,7 @@ pub fn attention_decode<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
         // Vectors of a unit.
         let own = comptime!(steps.div_ceil(config.lanes));
         let out_own = comptime!(out_steps.div_ceil(config.lanes));
-        let reach = reach(&place, &scalars, query_len, rows, bands);
+        let reach = reach(&place, &scalars, query_len, rows, &bands);
         let neg_inf = scalars.neg_inf;
         let zero = f32::cast_from(0u32);
 

@@ -61,7 +61,7 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
     bias: ComptimeOption<&Tensor<F>>,
     slopes: ComptimeOption<&Tensor<F>>,
     sinks: ComptimeOption<&Tensor<F>>,
-    bands: &Tensor<i32>,
+    bands: ComptimeOption<&Tensor<i32>>,
     blocks: ComptimeOption<&Tensor<u32>>,
     relative: ComptimeOption<&Tensor<F>>,
     out: &mut Tensor<Vector<O, W>>,
@@ -87,7 +87,7 @@ pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
 
         let query_len = query.shape(2);
         let own = comptime!(config.rows);
-        let reach = reach(&place, &scalars, query_len, CUBE_DIM as usize * own, bands);
+        let reach = reach(&place, &scalars, query_len, CUBE_DIM as usize * own, &bands);
         let mut run = Run {
             first: 0i32.runtime(),
             end: reach.end,

@@ -86,7 +86,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
     bias: ComptimeOption<&Tensor<F>>,
     slopes: ComptimeOption<&Tensor<F>>,
     sinks: ComptimeOption<&Tensor<F>>,
-    bands: &Tensor<i32>,
+    bands: ComptimeOption<&Tensor<i32>>,
     out: &mut Tensor<O>,
     mut lse: ComptimeOption<&mut Tensor<f32>>,
     scalars: Scalars,
@@ -108,7 +108,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
         let out_steps = comptime!(config.columns / VECTOR);
         let key_pitch = comptime!(config.pitch(config.head_dim));
         let value_pitch = comptime!(config.pitch(config.columns));
-        let reach = reach(&place, &scalars, query_len, cube_rows, bands);
+        let reach = reach(&place, &scalars, query_len, cube_rows, &bands);
         let neg_inf = scalars.neg_inf;
         let zero = f32::cast_from(0u32);
         let one = f32::cast_from(1u32);

@@ -32,6 +32,14 @@ pub struct Scalars {
     pub key_blocks: usize,
     /// Entries of the table, behind which the patterns begin.
     pub patterns_at: usize,
+    /// The band that every batch entry has, where no table tells them apart: p − i, the offset of the queries' positions.
+    pub offset: i32,
+    /// Its lower bound of `j − i`.
+    pub lower: i32,
+    /// Its upper bound of `j − i`.
+    pub upper: i32,
+    /// Its keys.
+    pub keys: i32,
     /// Factor of q·k.
     pub scale: f32,
     /// c of c·tanh(s/c).
@@ -99,13 +107,16 @@ pub struct Reach {
 
 /// The reach of a tile of `cube_rows` rows.
 #[cube]
-pub fn reach(place: &Place, scalars: &Scalars, query_len: usize, cube_rows: usize, bands: &Tensor<i32>) -> Reach {
+pub fn reach(
+    place: &Place,
+    scalars: &Scalars,
+    query_len: usize,
+    cube_rows: usize,
+    bands: &ComptimeOption<&Tensor<i32>>,
+) -> Reach {
     let rows = query_len * scalars.packed;
-    let band_at = place.batch * bands.stride(0);
-    let offset = bands[band_at];
-    let lower = bands[band_at + 1];
-    let upper = bands[band_at + 2];
-    let keys = bands[band_at + 3];
+    let band = bounds(place.batch, scalars, bands);
+    let (offset, lower, upper, keys) = (band.offset, band.lower, band.upper, band.keys);
     // The queries as a range: all of them where the tile holds rows of two heads.
     let first_row = place.tile * cube_rows;
     let last_row = min(first_row + cube_rows, rows) - 1;
@@ -122,8 +133,7 @@ pub fn reach(place: &Place, scalars: &Scalars, query_len: usize, cube_rows: usiz
 
 /// What the band of a batch entry says, without a tile: no rows and no keys are reached.
 #[cube]
-pub fn bounds(batch: usize, bands: &Tensor<i32>) -> Reach {
-    let at = batch * bands.stride(0);
+pub fn bounds(batch: usize, scalars: &Scalars, bands: &ComptimeOption<&Tensor<i32>>) -> Reach {
     let none = 0i32.runtime();
     Reach {
         first_row: 0usize.runtime(),
@@ -132,17 +142,34 @@ pub fn bounds(batch: usize, bands: &Tensor<i32>) -> Reach {
         end: none,
         all_start: none,
         all_end: none,
-        keys: bands[at + 3],
-        offset: bands[at],
-        lower: bands[at + 1],
-        upper: bands[at + 2],
+        keys: of_band(batch, 3usize, scalars.keys, bands),
+        offset: of_band(batch, 0usize, scalars.offset, bands),
+        lower: of_band(batch, 1usize, scalars.lower, bands),
+        upper: of_band(batch, 2usize, scalars.upper, bands),
+    }
+}
+
+/// A number of a batch entry's band; that which all have, where there is no table.
+#[cube]
+fn of_band(batch: usize, #[comptime] number: usize, all: i32, bands: &ComptimeOption<&Tensor<i32>>) -> i32 {
+    #[comptime]
+    match bands {
+        ComptimeOption::Some(bands) => bands[batch * bands.stride(0) + number],
+        ComptimeOption::None => all,
     }
 }
 
 /// The reach of a tile of `cube_keys` keys among the queries: rows are keys here, and the keys from `start` to `end` are queries.
 #[cube]
-pub fn reach_of_keys(place: &Place, query_len: usize, key_len: usize, cube_keys: usize, bands: &Tensor<i32>) -> Reach {
-    let band = bounds(place.batch, bands);
+pub fn reach_of_keys(
+    place: &Place,
+    scalars: &Scalars,
+    query_len: usize,
+    key_len: usize,
+    cube_keys: usize,
+    bands: &ComptimeOption<&Tensor<i32>>,
+) -> Reach {
+    let band = bounds(place.batch, scalars, bands);
     let first_row = place.tile * cube_keys;
     let first = first_row as i32;
     let last = (min(first_row + cube_keys, key_len) - 1) as i32;

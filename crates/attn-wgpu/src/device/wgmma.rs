@@ -114,7 +114,7 @@ pub fn attention_wgmma<F: Float, O: Float, M: Numeric, N: Size, W: Size, S: Size
     bias: ComptimeOption<&Tensor<F>>,
     slopes: ComptimeOption<&Tensor<F>>,
     sinks: ComptimeOption<&Tensor<F>>,
-    bands: &Tensor<i32>,
+    bands: ComptimeOption<&Tensor<i32>>,
     out: &mut Tensor<Vector<O, Const<2>>>,
     mut lse: ComptimeOption<&mut Tensor<f32>>,
     scalars: Scalars,
@@ -132,7 +132,7 @@ pub fn attention_wgmma<F: Float, O: Float, M: Numeric, N: Size, W: Size, S: Size
         let block = comptime!(config.block);
         let ahead = block as i32;
         let cube_rows = comptime!(config.groups * ROWS);
-        let reach = reach(&place, &scalars, query_len, cube_rows, bands);
+        let reach = reach(&place, &scalars, query_len, cube_rows, &bands);
         let neg_inf = scalars.neg_inf;
         let zero = f32::cast_from(0u32);
         let one = f32::cast_from(1u32);

@@ -1,6 +1,6 @@
 //! Tensors as the kernels take them.
 
-use attn_core::{BlockMask, Problem};
+use attn_core::{Band, BlockMask, Problem};
 use burn_backend::cubecl::dtype_to_storage_type;
 use burn_backend::ops::{BoolTensorOps, FloatTensorOps};
 use burn_backend::{DType, Shape};
@@ -60,25 +60,27 @@ fn scores(problem: &Problem) -> Shape {
     Shape::new([problem.batch, problem.heads, problem.query_len, problem.key_len])
 }
 
-/// `[B, 4]`: offset, lower and upper bound of `j − i`, keys, of each batch entry. Bounds beyond any position are open.
-pub fn bands(problem: &Problem, client: &Client, like: &CubeTensor) -> CubeTensor {
+/// Offset, lower and upper bound of `j − i`, keys. Bounds beyond any position are open.
+fn numbers(band: &Band) -> [i32; 4] {
     let near = |bound: i64| bound.clamp(-LARGEST, LARGEST) as i32;
-    let numbers: Vec<i32> = problem
-        .bands
-        .iter()
-        .flat_map(|band| {
-            let bound = |side: Option<i64>, open: i64| side.map_or(open, |side| band.offset.saturating_add(side));
-            [
-                near(band.offset),
-                near(bound(band.lower, -LARGEST)),
-                near(bound(band.upper, LARGEST)),
-                near(band.keys as i64),
-            ]
-        })
-        .collect();
-    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
+    let bound = |side: Option<i64>, open: i64| side.map_or(open, |side| band.offset.saturating_add(side));
+    [near(band.offset), near(bound(band.lower, -LARGEST)), near(bound(band.upper, LARGEST)), near(band.keys as i64)]
+}
+
+/// Whether batch entries have bands of their own.
+pub fn has_bands(problem: &Problem) -> bool {
+    problem.bands.first().is_some_and(|first| problem.bands.iter().any(|band| band != first))
+}
+
+/// `[B, 4]`: the [`numbers`] of each batch entry; none where all have those of the first, which are among the scalars.
+pub fn bands(problem: &Problem, client: &Client, like: &CubeTensor) -> Option<CubeTensor> {
+    if !has_bands(problem) {
+        return None;
+    }
+    let bytes: Vec<u8> = problem.bands.iter().flat_map(numbers).flat_map(i32::to_ne_bytes).collect();
     let handle = client.create_from_slice(&bytes);
-    CubeTensor::new_contiguous(client.clone(), like.device.clone(), Shape::new([problem.batch, 4]), handle, DType::I32)
+    let shape = Shape::new([problem.batch, 4]);
+    Some(CubeTensor::new_contiguous(client.clone(), like.device.clone(), shape, handle, DType::I32))
 }
 
 /// A mask by blocks as one buffer of words: its table, and behind it the patterns, two words a row.
@@ -113,6 +115,11 @@ pub fn options(problem: &Problem, keep: bool) -> Options {
     }
 }
 
+/// Whether the scale is above 0 as f32 holds it: 0 times a score of −∞ would be NaN.
+pub fn is_above_0(problem: &Problem) -> bool {
+    problem.scale as f32 >= f32::MIN_POSITIVE
+}
+
 /// How a launch cuts its work.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
@@ -132,6 +139,7 @@ pub fn scalars(problem: &Problem, cut: Cut) -> ScalarsLaunch {
     let strides = problem.block_mask.as_deref().map_or([0; 4], block_strides);
     let (seed, threshold, kept) =
         problem.dropout.map_or((0, 0, 1.0), |dropout| (dropout.seed, dropout.threshold(), dropout.scale()));
+    let [offset, lower, upper, keys] = problem.bands.first().map_or([0; 4], numbers);
     ScalarsLaunch::new(
         problem.heads,
         problem.group(),
@@ -145,6 +153,10 @@ pub fn scalars(problem: &Problem, cut: Cut) -> ScalarsLaunch {
         strides[1],
         strides[2],
         strides[3],
+        offset,
+        lower,
+        upper,
+        keys,
         problem.scale as f32,
         problem.softcap.unwrap_or(1.0) as f32,
         f32::NEG_INFINITY,

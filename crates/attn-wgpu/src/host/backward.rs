@@ -70,6 +70,11 @@ pub fn bytes(problem: &Problem) -> u64 {
     4 * (rows * (STATISTICS as u64 + sums) + parts.sum::<u64>())
 }
 
+/// Whether gradients by pairs are made in parts, of bias and table.
+pub fn is_split(problem: &Problem) -> [bool; 2] {
+    [of_bias(problem), of_table(problem)].map(|made| made.is_some_and(|[numbers, pairs]| runs(numbers, pairs).0 > 1))
+}
+
 /// Buffers of its largest launch: query, key, value, dOut, bands, statistics, a gradient, shapes, the rows' sums, and what else is given.
 pub fn bindings(problem: &Problem) -> u32 {
     let sums = problem.alibi || problem.relative_bias.is_some();
@@ -131,7 +136,7 @@ fn zeros(made: Gradients<CubeBackend>) -> Gradients<CubeBackend> {
 }
 
 /// The gradients that are there.
-pub fn each(made: &Gradients<CubeBackend>) -> impl Iterator<Item = &CubeTensor> {
+pub fn each(made: &Gradients<CubeBackend>) -> impl Iterator<Item = &CubeTensor> + Clone {
     let heads = [&made.alibi_slopes, &made.relative_bias, &made.sinks];
     [&made.query, &made.key, &made.value, &made.bias].into_iter().chain(heads).flatten()
 }

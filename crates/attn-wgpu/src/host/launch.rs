@@ -14,7 +14,8 @@ use crate::device::merge::attention_merge;
 use crate::device::mma::{VECTOR, attention_mma};
 use crate::device::wgmma::{self, attention_wgmma};
 use crate::host::arguments::{
-    Cut, bands, blocks, element, heads_of_table, options, rows, scalars, scores_bool, scores_float, stepped, width,
+    Cut, bands, blocks, element, heads_of_table, is_above_0, options, rows, scalars, scores_bool, scores_float,
+    stepped, width,
 };
 use crate::host::tiles::{RowTiles, Tiles, Way};
 
@@ -80,12 +81,27 @@ pub fn forward(problem: &Problem, operands: &Operands, tiles: &Tiles, lse: bool)
     if tiles.splits == 1 {
         pass(problem, operands, tiles, &out, found.as_ref(), false);
     } else {
-        let parts = make([&[tiles.splits], &rows[..], &[problem.value_dim]].concat(), DType::F32);
-        let lses = make([&[tiles.splits], &rows[..]].concat(), DType::F32);
+        let [batch, heads, queries] = rows;
+        let of_runs = [tiles.splits, batch, heads, queries];
+        let of_columns = [tiles.splits, batch, heads, queries, problem.value_dim];
+        let [parts, lses] = together(like, [Shape::new(of_columns), Shape::new(of_runs)]);
         pass(problem, operands, tiles, &parts, Some(&lses), true);
         merge(problem, operands, tiles, [parts, lses], &out, found.as_ref());
     }
     (out, found)
+}
+
+/// Two tensors of f32 in one allocation: the runtime's thread is asked once.
+fn together(like: &CubeTensor, shapes: [Shape; 2]) -> [CubeTensor; 2] {
+    let client = &like.client;
+    let aligned = client.properties().memory.alignment.max(1);
+    let [first, second] = shapes.each_ref().map(|shape| (shape.num_elements() * size_of::<f32>()) as u64);
+    let begin = first.next_multiple_of(aligned);
+    let whole = client.empty((begin + second) as usize);
+    let [first_shape, second_shape] = shapes;
+    let made =
+        |handle, shape| CubeTensor::new_contiguous(client.clone(), like.device.clone(), shape, handle, DType::F32);
+    [made(whole.clone().offset_end(begin + second - first), first_shape), made(whole.offset_start(begin), second_shape)]
 }
 
 /// One launch for every run of columns.
@@ -145,7 +161,7 @@ fn pass(
                     operands.bias.clone().map(CubeTensor::into_tensor_arg).into(),
                     operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
                     sinks.clone().map(CubeTensor::into_tensor_arg).into(),
-                    bands.clone().into_tensor_arg(),
+                    bands.clone().map(CubeTensor::into_tensor_arg).into(),
                     $($own,)*
                     out.clone().into_tensor_arg(),
                     lse.map(CubeTensor::into_tensor_arg).into(),
@@ -169,9 +185,7 @@ fn pass(
             Way::Matrix(cut) => launch!(attention_matrix, cut.config(head_dim, columns, options)),
             Way::Mma(cut) => launch!(attention_mma, cut.config(head_dim, columns, options)),
             Way::Wgmma(cut) => {
-                // One that f32 holds: 0 times a score of −∞ would be NaN.
-                let is_above_0 = problem.scale as f32 >= f32::MIN_POSITIVE;
-                let config = wgmma::Config::new(&cut, head_dim, columns, is_above_0, options);
+                let config = wgmma::Config::new(&cut, head_dim, columns, is_above_0(problem), options);
                 launch!(attention_wgmma, config; cut.block / 2, config.wide() / 2, cut.block / 4 * cut.terms);
             }
         }

@@ -11,6 +11,7 @@ mod tuned;
 mod wgmma;
 
 use std::fmt;
+use std::hash::Hash;
 
 use attn_core::Problem;
 use burn_backend::FloatDType;
@@ -46,7 +47,7 @@ pub struct Tiles {
 }
 
 /// What the units of a cube do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Way {
     /// Each has rows of its own.
     Rows(RowTiles),
@@ -98,6 +99,12 @@ impl Tiles {
     /// Cubes of a launch.
     pub fn cubes(&self, problem: &Problem) -> usize {
         self.tiles * self.splits * problem.batch * (problem.heads / self.packed)
+    }
+
+    /// What kernels are compiled for.
+    pub fn compiled(&self) -> impl Hash + use<> {
+        let Self { units, rows, columns, splits, way, .. } = *self;
+        (units, rows, columns, splits > 1, way)
     }
 
     /// Completes a cut: tiles and runs of keys, of which `block` are taken at a time.

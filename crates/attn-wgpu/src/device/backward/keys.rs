@@ -52,7 +52,7 @@ pub fn attention_backward_keys<F: Float, M: Numeric, N: Size, W: Size>(
     mask: ComptimeOption<&Tensor<M>>,
     bias: ComptimeOption<&Tensor<F>>,
     slopes: ComptimeOption<&Tensor<F>>,
-    bands: &Tensor<i32>,
+    bands: ComptimeOption<&Tensor<i32>>,
     blocks: ComptimeOption<&Tensor<u32>>,
     relative: ComptimeOption<&Tensor<F>>,
     statistics: &Tensor<f32>,
@@ -79,7 +79,7 @@ pub fn attention_backward_keys<F: Float, M: Numeric, N: Size, W: Size>(
         let query_len = query.shape(2);
         let key_len = key.shape(2);
         let cube_keys = CUBE_DIM as usize * own;
-        let reach = reach_of_keys(&place, query_len, key_len, cube_keys, bands);
+        let reach = reach_of_keys(&place, &scalars, query_len, key_len, cube_keys, &bands);
 
         let mut state = Keys::<N, W> {
             at: Array::new(own),

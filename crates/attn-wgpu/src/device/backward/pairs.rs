@@ -65,7 +65,7 @@ pub fn attention_backward_pairs<F: Float, O: Float, M: Numeric, N: Size, W: Size
     mask: ComptimeOption<&Tensor<M>>,
     bias: ComptimeOption<&Tensor<F>>,
     slopes: ComptimeOption<&Tensor<F>>,
-    bands: &Tensor<i32>,
+    bands: ComptimeOption<&Tensor<i32>>,
     blocks: ComptimeOption<&Tensor<u32>>,
     relative: ComptimeOption<&Tensor<F>>,
     statistics: &Tensor<f32>,
@@ -104,7 +104,7 @@ pub fn attention_backward_pairs<F: Float, O: Float, M: Numeric, N: Size, W: Size
                 tile: 0usize.runtime(),
                 split: 0usize.runtime(),
             };
-            let band = bounds(batch, bands);
+            let band = bounds(batch, &scalars, &bands);
             let facts = facts::<F, M>(&place, &band, &scalars, head, i, &mask, &bias, &slopes);
             let mut is_key = true.runtime();
             if comptime!(config.table) {

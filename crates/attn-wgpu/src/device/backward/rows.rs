@@ -58,7 +58,7 @@ pub fn attention_backward_rows<F: Float, M: Numeric, N: Size, W: Size>(
     bias: ComptimeOption<&Tensor<F>>,
     slopes: ComptimeOption<&Tensor<F>>,
     sinks: ComptimeOption<&Tensor<F>>,
-    bands: &Tensor<i32>,
+    bands: ComptimeOption<&Tensor<i32>>,
     blocks: ComptimeOption<&Tensor<u32>>,
     relative: ComptimeOption<&Tensor<F>>,
     statistics: &mut Tensor<f32>,
@@ -86,7 +86,7 @@ pub fn attention_backward_rows<F: Float, M: Numeric, N: Size, W: Size>(
 
         let query_len = query.shape(2);
         let cube_rows = CUBE_DIM as usize * own;
-        let reach = reach(&place, &scalars, query_len, cube_rows, bands);
+        let reach = reach(&place, &scalars, query_len, cube_rows, &bands);
         let mut run = Run {
             first: 0i32.runtime(),
             end: reach.end,

@@ -40,7 +40,7 @@ macro_rules! over_scores {
             operands.bias.clone().map(CubeTensor::into_tensor_arg).into(),
             operands.slopes.clone().map(CubeTensor::into_tensor_arg).into(),
             $($sinks,)?
-            $pass.bands.clone().into_tensor_arg(),
+            $pass.bands.clone().map(CubeTensor::into_tensor_arg).into(),
             operands.blocks.clone().map(CubeTensor::into_tensor_arg).into(),
             operands.relative.clone().map(CubeTensor::into_tensor_arg).into(),
             $pass.statistics.clone().into_tensor_arg(),
@@ -57,7 +57,8 @@ pub struct Pass<'a> {
     /// dOut, or the output where it has no gradient: then it is not read.
     pub grad_out: CubeTensor,
     pub by_out: bool,
-    pub bands: CubeTensor,
+    /// Where they are not the same for all.
+    pub bands: Option<CubeTensor>,
     /// `[B, H, Sq, 4]`.
     pub statistics: CubeTensor,
     /// Elements of one load, along D and E.

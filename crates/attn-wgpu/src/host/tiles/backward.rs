@@ -1,6 +1,7 @@
 //! Cuts of the backward pass: by rows, by keys, and runs of the pairs that read a number of a bias or table.
 
 use std::fmt;
+use std::hash::Hash;
 
 use attn_core::Problem;
 
@@ -42,6 +43,11 @@ impl BackwardTiles {
             keys: Side::new(problem, machine, problem.key_len, problem.group(), by_key),
         }
     }
+
+    /// What kernels are compiled for.
+    pub fn compiled(&self) -> impl Hash + use<> {
+        (self.rows.compiled(), self.keys.compiled())
+    }
 }
 
 impl Side {
@@ -61,6 +67,11 @@ impl Side {
         let units = count.div_ceil(own).next_power_of_two().clamp(least, (tuned.rows / own).max(least)).min(most);
         let plane = if units % machine.broadcasts.max(1) == 0 { machine.broadcasts } else { 0 };
         Self { units, block: Block { own, block, edge, plane }, packed, tiles: count.div_ceil(units * own), columns }
+    }
+
+    /// What kernels are compiled for.
+    fn compiled(&self) -> impl Hash + use<> {
+        (self.units, self.block, self.columns)
     }
 
     /// Cubes of a launch.

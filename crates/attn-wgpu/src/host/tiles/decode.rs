@@ -9,7 +9,7 @@ use crate::host::tiles::rows::COLUMNS;
 use crate::host::tiles::{Cube, Tiles, Way, packed, tuned};
 
 /// How units share a few rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DecodeTiles {
     /// Units that share a key, a power of two and no more than a plane's.
     pub lanes: usize,

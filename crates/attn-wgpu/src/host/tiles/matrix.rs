@@ -8,7 +8,7 @@ use crate::host::machine::Machine;
 use crate::host::tiles::{Cube, Narrow, Tiles, Way, packed, tuned};
 
 /// How matrix units share a tile, whose rows are `planes · size`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MatrixTiles {
     /// Rows, columns and depth of a matrix.
     pub size: usize,

@@ -8,7 +8,7 @@ use crate::host::machine::Machine;
 use crate::host::tiles::{Cube, Narrow, Tiles, Way, packed, tuned};
 
 /// How planes share a tile, 16 rows to each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MmaTiles {
     /// Planes of a cube.
     pub planes: usize,

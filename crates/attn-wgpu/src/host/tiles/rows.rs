@@ -6,7 +6,7 @@ use crate::host::machine::Machine;
 use crate::host::tiles::{Cube, Tiles, Way, packed, tuned};
 
 /// Each unit has rows of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RowTiles {
     /// Rows of a unit.
     pub rows: usize,

@@ -9,7 +9,7 @@ use crate::host::machine::Machine;
 use crate::host::tiles::{Cube, Narrow, Tiles, Way, packed, tuned};
 
 /// How groups of four planes share a tile, 64 rows to each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WgmmaTiles {
     /// Groups of planes of a cube.
     pub groups: usize,
