@@ -1,5 +1,8 @@
 //! The launches of one forward pass.
 
+#[cfg(test)]
+mod tests;
+
 use attn_core::Problem;
 use burn_backend::cubecl::dtype_to_storage_type;
 use burn_backend::{DType, Shape};
@@ -10,7 +13,7 @@ use burn_cubecl::tensor::CubeTensor;
 use crate::device::decode::attention_decode;
 use crate::device::forward::{Config, attention_forward};
 use crate::device::matrix::attention_matrix;
-use crate::device::merge::attention_merge;
+use crate::device::merge::{self, attention_merge};
 use crate::device::mma::{VECTOR, attention_mma};
 use crate::device::wgmma::{self, attention_wgmma};
 use crate::host::arguments::{
@@ -78,16 +81,16 @@ pub fn forward(problem: &Problem, operands: &Operands, tiles: &Tiles, lse: bool)
     let rows = [problem.batch, problem.heads, problem.query_len];
     let out = make([&rows[..], &[problem.value_dim]].concat(), like.dtype);
     let found = lse.then(|| make(rows.to_vec(), DType::F32));
-    if tiles.splits == 1 {
+    let Some(lanes) = tiles.joiners() else {
         pass(problem, operands, tiles, &out, found.as_ref(), false);
-    } else {
-        let [batch, heads, queries] = rows;
-        let of_runs = [tiles.splits, batch, heads, queries];
-        let of_columns = [tiles.splits, batch, heads, queries, problem.value_dim];
-        let [parts, lses] = together(like, [Shape::new(of_columns), Shape::new(of_runs)]);
-        pass(problem, operands, tiles, &parts, Some(&lses), true);
-        merge(problem, operands, tiles, [parts, lses], &out, found.as_ref());
-    }
+        return (out, found);
+    };
+    let [batch, heads, queries] = rows;
+    let of_runs = [tiles.splits, batch, heads, queries];
+    let of_columns = [tiles.splits, batch, heads, queries, problem.value_dim];
+    let [parts, lses] = together(like, [Shape::new(of_columns), Shape::new(of_runs)]);
+    pass(problem, operands, tiles, &parts, Some(&lses), true);
+    merge(problem, operands, (tiles.splits, lanes), [parts, lses], &out, found.as_ref());
     (out, found)
 }
 
@@ -193,11 +196,11 @@ fn pass(
     }
 }
 
-/// Joins the runs.
+/// Joins the runs, each vector of the output by so many units.
 fn merge(
     problem: &Problem,
     operands: &Operands,
-    tiles: &Tiles,
+    (splits, lanes): (usize, usize),
     [parts, lses]: [CubeTensor; 2],
     out: &CubeTensor,
     lse: Option<&CubeTensor>,
@@ -210,7 +213,7 @@ fn merge(
     let vectors = problem.value_dim / width;
     attention_merge::launch(
         client,
-        spread((rows * vectors).div_ceil(UNITS), client.properties().hardware.max_cube_count),
+        spread((rows * vectors).div_ceil(UNITS / lanes), client.properties().hardware.max_cube_count),
         CubeDim::new_1d(UNITS as u32),
         address,
         width,
@@ -219,12 +222,13 @@ fn merge(
         operands.sinks.clone().map(CubeTensor::into_tensor_arg).into(),
         out.clone().into_tensor_arg(),
         lse.cloned().map(CubeTensor::into_tensor_arg).into(),
-        tiles.splits,
+        splits,
         rows,
         vectors,
         problem.query_len,
         problem.heads,
         f32::NEG_INFINITY,
+        merge::Config { units: UNITS, lanes },
         element(&operands.query),
         element(out),
     );

@@ -16,6 +16,7 @@ use std::hash::Hash;
 use attn_core::Problem;
 use burn_backend::FloatDType;
 
+use crate::device::merge::AT_ONCE;
 use crate::host::machine::Machine;
 
 pub use backward::{BackwardTiles, Side, runs};
@@ -103,8 +104,19 @@ impl Tiles {
 
     /// What kernels are compiled for.
     pub fn compiled(&self) -> impl Hash + use<> {
-        let Self { units, rows, columns, splits, way, .. } = *self;
-        (units, rows, columns, splits > 1, way)
+        let Self { units, rows, columns, way, .. } = *self;
+        (units, rows, columns, self.joiners(), way)
+    }
+
+    /// Units that join the runs of a vector of the output, where there are several.
+    pub fn joiners(&self) -> Option<usize> {
+        const MOST: usize = 8;
+        match self.splits {
+            1 => None,
+            // One unit loads as many together.
+            splits if splits <= AT_ONCE => Some(1),
+            _ => Some(MOST),
+        }
     }
 
     /// Completes a cut: tiles and runs of keys, of which `block` are taken at a time.
