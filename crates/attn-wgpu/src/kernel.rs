@@ -112,8 +112,7 @@ impl AttentionKernel<CubeBackend> for Cube {
             return host;
         }
         let rows = (problem.batch * problem.heads * problem.query_len) as u64;
-        let aligned = device.client().properties().memory.alignment;
-        host + 4 * tiles.splits as u64 * rows * (problem.value_dim as u64 + 1) + aligned
+        host + 4 * tiles.splits as u64 * rows * (problem.value_dim as u64 + 1)
     }
 
     fn forward(

@@ -85,26 +85,11 @@ pub fn forward(problem: &Problem, operands: &Operands, tiles: &Tiles, lse: bool)
         pass(problem, operands, tiles, &out, found.as_ref(), false);
         return (out, found);
     };
-    let [batch, heads, queries] = rows;
-    let of_runs = [tiles.splits, batch, heads, queries];
-    let of_columns = [tiles.splits, batch, heads, queries, problem.value_dim];
-    let [parts, lses] = together(like, [Shape::new(of_columns), Shape::new(of_runs)]);
+    let parts = make([&[tiles.splits], &rows[..], &[problem.value_dim]].concat(), DType::F32);
+    let lses = make([&[tiles.splits], &rows[..]].concat(), DType::F32);
     pass(problem, operands, tiles, &parts, Some(&lses), true);
     merge(problem, operands, (tiles.splits, lanes), [parts, lses], &out, found.as_ref());
     (out, found)
-}
-
-/// Two tensors of f32 in one allocation: the runtime's thread is asked once.
-fn together(like: &CubeTensor, shapes: [Shape; 2]) -> [CubeTensor; 2] {
-    let client = &like.client;
-    let aligned = client.properties().memory.alignment.max(1);
-    let [first, second] = shapes.each_ref().map(|shape| (shape.num_elements() * size_of::<f32>()) as u64);
-    let begin = first.next_multiple_of(aligned);
-    let whole = client.empty((begin + second) as usize);
-    let [first_shape, second_shape] = shapes;
-    let made =
-        |handle, shape| CubeTensor::new_contiguous(client.clone(), like.device.clone(), shape, handle, DType::F32);
-    [made(whole.clone().offset_end(begin + second - first), first_shape), made(whole.offset_start(begin), second_shape)]
 }
 
 /// One launch for every run of columns.
