@@ -165,11 +165,19 @@ fn alone() -> Result<()> {
 
 /// With `fusion` Burn's dispatch calls another type, for which other code of ours stands.
 /// With fusion Burn's operations, the composite's among them, become other kernels; with autotune, its matrix products do. The tests
-/// that a GPU backend could fail for that are those of cases, gradients, tails and repetition.
+/// that a GPU backend could fail for that are those of cases, gradients, tails, repetition, errors and which kernels there are.
 fn fusion() -> Result<()> {
     let mut tests = workspace::cargo("test");
     tests.args(["--package=attn-testing", "--no-default-features", "--features=wgpu,fusion,autotune", "--test=suite"]);
-    tests.args(["--", "cases::", "wgpu::with_gradients", "wgpu::tails", "wgpu::two_runs"]);
+    tests.args([
+        "--",
+        "cases::",
+        "wgpu::with_gradients",
+        "wgpu::tails",
+        "wgpu::two_runs",
+        "wgpu::every_kernel",
+        "wgpu_errors::",
+    ]);
     workspace::demand(tests.envs(gpu::environment()?))
 }
 

@@ -310,6 +310,7 @@ impl AttentionBackend for Fusion<CubeBackend> {
     fn kernels() -> Kernels<'static, Self> {
         static KERNELS: &[&dyn AttentionKernel<Fusion<CubeBackend>>] = &[
             &Deferred(Cube::Decode),
+            &Deferred(Cube::Wgmma),
             &Deferred(Cube::Mma),
             &Deferred(Cube::Matrix),
             &Deferred(Cube::Rows),

@@ -216,6 +216,18 @@ fn by_groups_of_planes() {
     }
 }
 
+/// With Burn's fusion and without, whatever the device: a kernel that it can't have says why.
+#[test]
+fn every_kernel_is_there() {
+    let Some(engine) = engine() else { return };
+    let rows = Tensor::<4>::zeros([1, 1, 64, 16], engine.device().expect("it has tensors"));
+    for kernel in [ROWS, DECODE, MATRIX, MMA, WGMMA] {
+        let plan = Attention::new(rows.clone(), rows.clone(), rows.clone()).kernel(kernel).plan();
+        let reason = plan.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(!reason.contains("this backend has the kernels"), "{kernel}: {reason}");
+    }
+}
+
 /// Units that share rows, where they exchange numbers.
 #[test]
 fn by_dimensions() {

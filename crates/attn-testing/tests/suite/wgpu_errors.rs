@@ -40,9 +40,11 @@ fn an_output_that_does_not_fit_is_an_error() {
         let call = Attention::new(query.clone(), key.clone(), ones([1, 1, 1, columns])).kernel(ROWS);
         let Ok(out) = call.forward().map(|outputs| outputs.out) else { continue };
         let corner = panics::catch(|| out.slice([0..1, 0..1, rows - 1..rows, columns - 4..columns]).try_into_data());
-        let corner =
-            corner.expect("a launch that went unsaid").expect("an output that can't be read, without an error");
-        assert_eq!(corner.try_to_vec::<f32>().unwrap(), [1.0; 4], "neither an error nor the output");
+        match corner.map(|read| read.map(|data| data.try_to_vec::<f32>().unwrap())) {
+            Ok(Ok(corner)) => assert_eq!(corner, [1.0; 4], "neither an error nor the output"),
+            // With fusion the call has not run yet when it returns.
+            error => assert!(cfg!(feature = "fusion"), "the call gave an output that can't be read: {error:?}"),
+        }
     }
 }
 
