@@ -128,7 +128,8 @@ pub fn bias(shape: &Shape, inputs: &Inputs, device: &Device) -> Option<Tensor<4>
     Some(Tensor::from_data(data(&rounded(numbers, shape.dtype), dims, shape.dtype), (device, burn_dtype(shape.dtype))))
 }
 
-/// Bias, ALiBi and all that hides (as −∞) as one tensor to add.
+/// Bias, ALiBi and all that hides (as −∞) as one tensor to add, for LibTorch.
+#[cfg(feature = "tch")]
 pub fn added_and_hidden(shape: &Shape, inputs: &Inputs, device: &Device) -> Tensor<4> {
     let (hide, add) = (hidden_dims(shape, true), added_dims(shape).unwrap_or([1; 4]));
     let dims: [usize; 4] = std::array::from_fn(|axis| hide[axis].max(add[axis]));
