@@ -43,7 +43,8 @@ fn an_output_that_does_not_fit_is_an_error() {
         match corner.map(|read| read.map(|data| data.try_to_vec::<f32>().unwrap())) {
             Ok(Ok(corner)) => assert_eq!(corner, [1.0; 4], "neither an error nor the output"),
             // With fusion the call has not run yet when it returns.
-            error => assert!(cfg!(feature = "fusion"), "the call gave an output that can't be read: {error:?}"),
+            _ if cfg!(feature = "fusion") => {}
+            error => panic!("the call gave an output that can't be read: {error:?}"),
         }
     }
 }
