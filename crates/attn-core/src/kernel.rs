@@ -50,7 +50,7 @@ pub trait AttentionKernel<B: Backend>: Send + Sync {
     ///
     /// # Errors
     /// [`Unsupported`](AttentionError::Unsupported) where [`supports`](Self::supports) says no,
-    /// [`Execution`](AttentionError::Execution) where the backend fails.
+    /// [`Execution`](AttentionError::Execution) where the backend fails and says so by then.
     fn forward(
         &self,
         problem: &Problem,

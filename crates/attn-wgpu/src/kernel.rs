@@ -8,7 +8,7 @@ use burn_cubecl::cubecl::ir::AddressType;
 use burn_cubecl::{CubeBackend, CubeDevice};
 
 use crate::device::backward::STATISTICS;
-use crate::host::arguments::LARGEST;
+use crate::host::arguments::{LARGEST, has_bands};
 use crate::host::backward::{self, UNITS};
 use crate::host::launch::{self, Operands};
 use crate::host::machine::Machine;
@@ -103,7 +103,8 @@ impl AttentionKernel<CubeBackend> for Cube {
 
     fn workspace_bytes(&self, device: &CubeDevice, problem: &Problem, pass: Pass) -> u64 {
         let blocks = problem.block_mask.as_deref().map_or(0, |mask| mask.table().len() + 128 * mask.patterns().len());
-        let host = problem.batch as u64 * 16 + blocks as u64 * 4;
+        let bands = if has_bands(problem) { problem.batch as u64 * 16 } else { 0 };
+        let host = bands + blocks as u64 * 4;
         if pass == Pass::Backward {
             return host + backward::bytes(problem);
         }
@@ -124,10 +125,13 @@ impl AttentionKernel<CubeBackend> for Cube {
         let device = inputs.query.device.clone();
         let tiles = supports(*self, &device, problem).map_err(|reason| self.refusal(reason))?;
         let operands = Operands::new(problem, inputs);
-        let kind = Kind::new(*self, device, problem, operands.keep).with((tiles.compiled(), lse));
-        let (out, found) = launch::forward(problem, &operands, &tiles, lse);
-        let made = [&out].into_iter().chain(&found);
-        kind.of(operands.all().chain(made.clone())).check(made)?;
+        let numbers = tiles.splits * problem.batch * problem.heads * problem.query_len * problem.value_dim;
+        let launches = Kind::new(*self, device, problem, operands.keep)
+            .with((tiles.compiled(), lse, AddressType::from_len(numbers)))
+            .of(operands.all())
+            .launches((numbers * size_of::<f32>()) as u64);
+        let (out, found) = launch::forward(problem, &operands, &tiles, lse, &launches);
+        launches.end([&out].into_iter().chain(&found))?;
         Ok(AttentionOutputs { out, lse: found })
     }
 
@@ -142,11 +146,13 @@ impl AttentionKernel<CubeBackend> for Cube {
         let tiles = supports_backward(*self, &device, problem).map_err(|reason| self.refusal(reason))?;
         let operands = Operands::new(problem, inputs);
         let given = [upstream.grad_out.is_some(), upstream.grad_lse.is_some()];
-        let kind = Kind::new(*self, device, problem, operands.keep)
-            .with((tiles.compiled(), backward::is_split(problem), given, wanted))
-            .of(operands.all().chain(&upstream.grad_out).chain([&upstream.out]));
-        let made = backward::backward(problem, &operands, upstream, wanted, &tiles);
-        kind.check(backward::each(&made))?;
+        let inputs: u64 = operands.all().map(|tensor| tensor.handle.size()).sum();
+        let launches = Kind::new(*self, device, problem, operands.keep)
+            .with((tiles.compiled(), backward::compiled(problem), given, wanted))
+            .of(operands.all().chain(&upstream.grad_out).chain([&upstream.out]))
+            .launches(inputs + backward::bytes(problem));
+        let made = backward::backward(problem, &operands, upstream, wanted, &tiles, &launches);
+        launches.end(backward::each(&made))?;
         Ok(made)
     }
 }
@@ -276,12 +282,12 @@ fn fits_cubes(cubes: u128, most: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Buffers of a launch with the LSE: query, key, value, bands, output, LSE, shapes, and what else is given.
+/// Buffers of a launch with the LSE: query, key, value, output, LSE, shapes, and what else is given.
 fn bindings(problem: &Problem) -> u32 {
     let blocks = problem.block_mask.is_some();
     let relative = problem.relative_bias.is_some();
     let given = [problem.mask.is_some(), problem.bias.is_some(), problem.alibi, relative, problem.sinks, blocks];
-    7 + given.into_iter().map(u32::from).sum::<u32>()
+    6 + u32::from(has_bands(problem)) + given.into_iter().map(u32::from).sum::<u32>()
 }
 
 #[cfg(test)]

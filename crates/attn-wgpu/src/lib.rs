@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The forward pass of the whole contract is one fused kernel in linear memory, in one of five ways. `cube` runs on any adapter: it
-//! needs no subgroups, no shared memory and no f16 arithmetic. `cube-decode` serves a few queries against long keys where planes
+//! needs no subgroups, no f16 arithmetic, and no shared memory but what joins many runs of keys. `cube-decode` serves a few queries against long keys where planes
 //! exchange numbers. `cube-matrix` serves f16 and bf16 where the device multiplies matrices of them; `cube-mma`, where it is also known
 //! which numbers of a matrix a unit holds, as with CUDA: scores and outputs then never leave the registers. `cube-wgmma` multiplies by
 //! groups of planes on the H100's generation of NVIDIA's cards, where keys and values stay in shared memory: the fastest.

@@ -35,7 +35,7 @@ fn an_output_that_does_not_fit_is_an_error() {
     let [rows, columns] = HUGE;
     let ones = |shape: [usize; 4]| Tensor::<4>::ones(shape, &device);
     let (query, key) = (ones([1, 1, rows, 1]), ones([1, 1, 1, 1]));
-    // Twice: the second call is of a kind that is known.
+    // Twice: a refusal is not forgotten. The driver is always asked about a call that makes as much.
     for _ in 0..2 {
         let call = Attention::new(query.clone(), key.clone(), ones([1, 1, 1, columns])).kernel(ROWS);
         let Ok(out) = call.forward().map(|outputs| outputs.out) else { continue };

@@ -87,7 +87,7 @@ pub fn attention_merge<F: Float, O: Float, W: Size>(
             let weight = select(run < splits, (lses[there * rows + row] - base).exp(), zero);
             let part = parts[there * rows * vectors + at];
             sum += weight;
-            // The last run once more is not taken: it may be NaN.
+            // The last run once more is not taken: 0 times infinity would be NaN.
             acc = fma(Vector::new(weight), select(run < splits, part, Vector::new(0.0f32)), acc);
         }
         s += comptime!(AT_ONCE * lanes);

@@ -3,6 +3,8 @@
 mod numbers;
 mod pass;
 
+use std::hash::Hash;
+
 use attn_core::{Gradients, Problem, Upstream, Wanted};
 use burn_backend::ops::FloatTensorOps;
 use burn_backend::{DType, FloatDType, Shape};
@@ -12,7 +14,9 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use crate::device::backward::{STATISTICS, SUMS};
+use crate::host::arguments::has_bands;
 use crate::host::launch::Operands;
+use crate::host::taken::Launches;
 use crate::host::tiles::{BackwardTiles, runs};
 use pass::Pass;
 
@@ -28,6 +32,7 @@ pub fn backward(
     upstream: Upstream<CubeBackend>,
     wanted: Wanted,
     tiles: &BackwardTiles,
+    launches: &Launches,
 ) -> Gradients<CubeBackend> {
     let mut made = outputs(problem, operands, wanted);
     if upstream.grad_out.is_none() && upstream.grad_lse.is_none() {
@@ -37,7 +42,7 @@ pub fn backward(
         made.value = made.value.as_ref().map(zero);
     }
     let rows = [problem.batch, problem.heads, problem.query_len];
-    let pass = Pass::new(problem, operands, upstream, &made);
+    let pass = Pass::new(problem, operands, upstream, &made, launches);
     pass.refine(&tiles.rows);
     let is_summed = made.alibi_slopes.is_some() || made.relative_bias.is_some();
     let sums = is_summed.then(|| empty(operands, &[&rows[..], &[SUMS]].concat(), DType::F32));
@@ -70,21 +75,24 @@ pub fn bytes(problem: &Problem) -> u64 {
     4 * (rows * (STATISTICS as u64 + sums) + parts.sum::<u64>())
 }
 
-/// Whether gradients by pairs are made in parts, of bias and table.
-pub fn is_split(problem: &Problem) -> [bool; 2] {
-    [of_bias(problem), of_table(problem)].map(|made| made.is_some_and(|[numbers, pairs]| runs(numbers, pairs).0 > 1))
+/// What kernels are compiled for besides tiles: addresses, and whether gradients by pairs, of bias and table, are made in parts.
+pub fn compiled(problem: &Problem) -> impl Hash + use<> {
+    let is_split = |made: Option<[usize; 2]>| made.map(|[numbers, pairs]| runs(numbers, pairs).0 > 1);
+    let rows = problem.batch * problem.heads * problem.query_len;
+    let addresses = addresses(problem).max(AddressType::from_len(rows * STATISTICS));
+    (addresses, [of_bias(problem), of_table(problem)].map(is_split))
 }
 
-/// Buffers of its largest launch: query, key, value, dOut, bands, statistics, a gradient, shapes, the rows' sums, and what else is given.
+/// Buffers of its largest launch: query, key, value, dOut, statistics, a gradient, shapes, the rows' sums, and what else is given.
 pub fn bindings(problem: &Problem) -> u32 {
     let sums = problem.alibi || problem.relative_bias.is_some();
-    8 + u32::from(sums) + options(problem)
+    7 + u32::from(sums) + options(problem)
 }
 
-/// Buffers of what else is given. Sinks are bound where no gradient is.
+/// Buffers of what else is given, a table of bands among it. Sinks are bound where no gradient is.
 fn options(problem: &Problem) -> u32 {
     let given = [problem.mask.is_some(), problem.bias.is_some(), problem.alibi, problem.relative_bias.is_some()];
-    given.into_iter().chain([problem.block_mask.is_some()]).map(u32::from).sum()
+    given.into_iter().chain([problem.block_mask.is_some(), has_bands(problem)]).map(u32::from).sum()
 }
 
 /// The addresses that a backward pass counts with, tensors aside: pairs that read a number.

@@ -20,6 +20,7 @@ use crate::host::arguments::{
     Cut, bands, blocks, element, heads_of_table, is_above_0, options, rows, scalars, scores_bool, scores_float,
     stepped, width,
 };
+use crate::host::taken::Launches;
 use crate::host::tiles::{RowTiles, Tiles, Way};
 
 /// A forward pass's tensors, their last axes contiguous.
@@ -73,7 +74,13 @@ impl Operands {
 }
 
 /// The output `[B, H, Sq, E]` and, if wanted, the LSE `[B, H, Sq]` in f32.
-pub fn forward(problem: &Problem, operands: &Operands, tiles: &Tiles, lse: bool) -> (CubeTensor, Option<CubeTensor>) {
+pub fn forward(
+    problem: &Problem,
+    operands: &Operands,
+    tiles: &Tiles,
+    lse: bool,
+    launches: &Launches,
+) -> (CubeTensor, Option<CubeTensor>) {
     let like = &operands.query;
     let make = |shape: Vec<usize>, dtype: DType| {
         empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), Shape::from(shape), dtype)
@@ -82,12 +89,12 @@ pub fn forward(problem: &Problem, operands: &Operands, tiles: &Tiles, lse: bool)
     let out = make([&rows[..], &[problem.value_dim]].concat(), like.dtype);
     let found = lse.then(|| make(rows.to_vec(), DType::F32));
     let Some(lanes) = tiles.joiners() else {
-        pass(problem, operands, tiles, &out, found.as_ref(), false);
+        pass(problem, operands, tiles, &out, found.as_ref(), launches);
         return (out, found);
     };
     let parts = make([&[tiles.splits], &rows[..], &[problem.value_dim]].concat(), DType::F32);
     let lses = make([&[tiles.splits], &rows[..]].concat(), DType::F32);
-    pass(problem, operands, tiles, &parts, Some(&lses), true);
+    pass(problem, operands, tiles, &parts, Some(&lses), launches);
     merge(problem, operands, (tiles.splits, lanes), [parts, lses], &out, found.as_ref());
     (out, found)
 }
@@ -99,7 +106,7 @@ fn pass(
     tiles: &Tiles,
     out: &CubeTensor,
     lse: Option<&CubeTensor>,
-    partial: bool,
+    launches: &Launches,
 ) {
     let client = &operands.query.client;
     let bands = bands(problem, client, &operands.query);
@@ -121,7 +128,8 @@ fn pass(
             (operands.query.clone(), operands.key.clone(), operands.value.clone(), reads, writes)
         }
     };
-    let sinks = if partial { None } else { operands.sinks.clone() };
+    // They join where runs do.
+    let sinks = operands.sinks.clone().filter(|_| tiles.splits == 1);
     let mask_element = operands.mask.as_ref().map_or(dtype_to_storage_type(DType::U32), element);
     let mut first = 0;
     while first < problem.value_dim {
@@ -178,6 +186,7 @@ fn pass(
             }
         }
         first += columns;
+        launches.wrote(out);
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! A driver refuses a kernel when it compiles it, which it does at the kernel's first launch. To ask whether it did is to wait for the
 //! runtime's thread, which takes several times as long as a short call's launches. So it is asked about the first call of each kind, and
-//! about those that make so much that the wait is lost in them. What fails in another call has left its mark on what should have been
-//! written: CubeCL launches nothing that reads it, and to bring it to the host is an error.
+//! about those that make much. What fails in another call has left its mark on what should have been written: CubeCL launches nothing
+//! that reads it, and to bring it to the host is an error.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use attn_core::{AttentionError, AttentionKernel, Problem};
 use burn_cubecl::tensor::CubeTensor;
@@ -16,7 +17,7 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 use crate::host::arguments::{self, width};
 use crate::kernel::Cube;
 
-/// Bytes made from which on a call is asked about in any case: at a card's speed they take longer than the question.
+/// Bytes made from which on a call is asked about in any case: they may not be had.
 const MUCH: u64 = 1 << 24;
 /// The widest load of any kernel, in elements.
 const WIDEST: usize = 8;
@@ -50,30 +51,83 @@ impl Kind {
         for tensor in tensors {
             let dim = tensor.meta.shape().last().copied().unwrap_or(1);
             let loads = width(&[tensor], dim, WIDEST);
-            (tensor.dtype, loads, tensor.required_address_type()).hash(&mut self.hasher);
+            let is_row = tensor.meta.strides().last() == Some(&1);
+            (tensor.dtype, loads, is_row, tensor.required_address_type()).hash(&mut self.hasher);
         }
         self
     }
 
-    /// Whether the driver took the launches that have made `made`, where that is to be asked.
+    /// The launches of such a call, which makes so many bytes.
+    pub fn launches(self, bytes: u64) -> Launches {
+        let Self { kernel, device, hasher } = self;
+        let kind = hasher.finish();
+        if bytes < MUCH && taken().contains(&kind) {
+            return Launches::unasked();
+        }
+        Launches { asked: Some(Asked { kernel, device, kind, refused: RefCell::new(None) }) }
+    }
+}
+
+/// The launches of a call.
+#[derive(Debug)]
+pub struct Launches {
+    asked: Option<Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    kernel: Cube,
+    device: CubeDevice,
+    kind: u64,
+    /// The first refusal.
+    refused: RefCell<Option<AttentionError>>,
+}
+
+impl Launches {
+    /// About which the driver is not asked.
+    pub fn unasked() -> Self {
+        Self { asked: None }
+    }
+
+    /// To be told of what a launch wrote before another one writes it as well: a launch that is taken wipes out the mark of one before
+    /// it that was refused.
+    pub fn wrote(&self, written: &CubeTensor) {
+        if let Some(asked) = &self.asked {
+            asked.ask([written].into_iter());
+        }
+    }
+
+    /// Whether the driver took all of them, where that is to be asked; `made` is what they have made.
     ///
     /// # Errors
     /// [`Execution`](AttentionError::Execution), with the driver's reason.
-    pub fn check<'a>(self, made: impl Iterator<Item = &'a CubeTensor> + Clone) -> Result<(), AttentionError> {
-        static TAKEN: LazyLock<Mutex<HashSet<u64>>> = LazyLock::new(Mutex::default);
-        // A set of numbers is whole at any time.
-        let taken = || TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let Self { kernel, device, hasher } = self;
-        let kind = hasher.finish();
-        let bytes: u64 = made.clone().map(|tensor| tensor.handle.size()).sum();
-        if bytes < MUCH && taken().contains(&kind) {
-            return Ok(());
+    pub fn end<'a>(self, made: impl Iterator<Item = &'a CubeTensor>) -> Result<(), AttentionError> {
+        let Some(asked) = self.asked else { return Ok(()) };
+        asked.ask(made);
+        match asked.refused.into_inner() {
+            Some(error) => Err(error),
+            None => {
+                taken().insert(asked.kind);
+                Ok(())
+            }
         }
-        device.client().check(made.map(|tensor| &tensor.handle)).map_err(|error| AttentionError::Execution {
-            kernel: AttentionKernel::<CubeBackend>::name(&kernel).to_string(),
-            reason: error.to_string(),
-        })?;
-        taken().insert(kind);
-        Ok(())
     }
+}
+
+impl Asked {
+    fn ask<'a>(&self, written: impl Iterator<Item = &'a CubeTensor>) {
+        if let Err(error) = self.device.client().check(written.map(|tensor| &tensor.handle)) {
+            self.refused.borrow_mut().get_or_insert_with(|| AttentionError::Execution {
+                kernel: AttentionKernel::<CubeBackend>::name(&self.kernel).to_string(),
+                reason: error.to_string(),
+            });
+        }
+    }
+}
+
+/// The kinds of calls that drivers have taken whole.
+fn taken() -> MutexGuard<'static, HashSet<u64>> {
+    static TAKEN: LazyLock<Mutex<HashSet<u64>>> = LazyLock::new(Mutex::default);
+    // A set of numbers is whole at any time.
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
 }

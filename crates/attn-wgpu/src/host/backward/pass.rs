@@ -19,6 +19,7 @@ use crate::host::arguments::{self, bands, element, rows, width};
 use crate::host::backward::{UNITS, addresses, each, empty, options};
 use crate::host::launch::{Operands, spread};
 use crate::host::machine::Machine;
+use crate::host::taken::Launches;
 use crate::host::tiles::Side;
 
 /// Launches a kernel that makes scores again. All of them take the same inputs, and one sinks besides.
@@ -57,6 +58,8 @@ pub struct Pass<'a> {
     /// dOut, or the output where it has no gradient: then it is not read.
     pub grad_out: CubeTensor,
     pub by_out: bool,
+    /// To be told where one tensor is written by several.
+    pub launches: &'a Launches,
     /// Where they are not the same for all.
     pub bands: Option<CubeTensor>,
     /// `[B, H, Sq, 4]`.
@@ -75,6 +78,7 @@ impl<'a> Pass<'a> {
         operands: &'a Operands,
         upstream: Upstream<CubeBackend>,
         made: &Gradients<CubeBackend>,
+        launches: &'a Launches,
     ) -> Self {
         let (out, by_out) = (rows(upstream.out), upstream.grad_out.is_some());
         let grad_out = upstream.grad_out.map_or_else(|| out.clone(), rows);
@@ -87,6 +91,7 @@ impl<'a> Pass<'a> {
             problem,
             operands,
             by_out,
+            launches,
             bands: bands(problem, &operands.query.client, &operands.query),
             widths: [
                 width(&[&operands.query, &operands.key], problem.head_dim, 4),
@@ -145,6 +150,7 @@ impl<'a> Pass<'a> {
 
     /// The same anew from the scores, in tiles where they are large.
     pub fn refine(&self, side: &Side) {
+        self.launches.wrote(&self.statistics);
         self.rows(side, Columns { first: 0, count: 0 }, true, [None, None]);
     }
 
@@ -159,6 +165,7 @@ impl<'a> Pass<'a> {
         for columns in Columns::of(self.problem.head_dim, side.columns) {
             // Every launch finds the same sums; the first one writes them.
             self.rows(side, columns, false, [grad, sums.filter(|_| columns.first == 0)]);
+            grad.into_iter().for_each(|grad| self.launches.wrote(grad));
         }
     }
 
@@ -194,7 +201,7 @@ impl<'a> Pass<'a> {
         let none = Columns { first: 0, count: 0 };
         let value = value.filter(|_| by_out);
         let is_small = problem.head_dim + problem.value_dim <= side.columns;
-        let is_bound = 9 + options(problem) <= self.client().properties().hardware.max_bindings;
+        let is_bound = 8 + options(problem) <= self.client().properties().hardware.max_bindings;
         if let (Some(key), Some(value), true) = (key, value, is_small && is_bound) {
             let whole = [problem.head_dim, problem.value_dim].map(|count| Columns { first: 0, count });
             self.keys(side, whole, [Some(key), Some(value)]);
@@ -203,11 +210,13 @@ impl<'a> Pass<'a> {
         if key.is_some() {
             for columns in Columns::of(problem.head_dim, side.columns) {
                 self.keys(side, [columns, none], [key, None]);
+                key.into_iter().for_each(|key| self.launches.wrote(key));
             }
         }
         if value.is_some() {
             for columns in Columns::of(problem.value_dim, side.columns) {
                 self.keys(side, [none, columns], [None, value]);
+                value.into_iter().for_each(|value| self.launches.wrote(value));
             }
         }
     }

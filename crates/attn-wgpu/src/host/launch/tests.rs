@@ -12,6 +12,8 @@ const QUERIES: usize = 2;
 const ROWS: usize = HEADS * QUERIES;
 /// The row that sees nothing.
 const EMPTY: usize = 4;
+/// The row that sees all runs; a value of its last one is infinite.
+const WHOLE: usize = 3;
 
 fn numbers(tensor: CubeTensor) -> Vec<f32> {
     let (shape, dtype) = (tensor.meta.shape().clone(), tensor.dtype);
@@ -30,11 +32,13 @@ impl Runs {
     /// Without a pattern; runs at the end see nothing of most rows.
     fn new(splits: usize, columns: usize) -> Self {
         let number = |at: usize| ((at * 2_654_435_761) % 1009) as f32 / 100.0 - 5.0;
-        let is_seen = |at: usize| at % ROWS != EMPTY && (at / ROWS < splits.div_ceil(2) || at % ROWS == 1);
+        let is_seen = |at: usize| at % ROWS != EMPTY && (at / ROWS < splits.div_ceil(2) || at % ROWS == WHOLE);
         let lses: Vec<f32> =
             (0..splits * ROWS).map(|at| if is_seen(at) { number(at) * 3.0 } else { f32::NEG_INFINITY }).collect();
         let parts = (0..splits * ROWS * columns).map(|at| if is_seen(at / columns) { number(at) } else { 0.0 });
-        Self { parts: parts.collect(), lses, sinks: vec![120.0, f32::NEG_INFINITY, -9.0] }
+        let mut parts: Vec<f32> = parts.collect();
+        parts[((splits - 1) * ROWS + WHOLE) * columns] = f32::INFINITY;
+        Self { parts, lses, sinks: vec![120.0, f32::NEG_INFINITY, -9.0] }
     }
 
     /// Output and log-sum-exp of a row.

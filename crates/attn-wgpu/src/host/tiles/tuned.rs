@@ -51,7 +51,7 @@ pub struct Tuned {
     pub decode_cubes: usize,
     /// Keys of the shortest run: below, joining costs more than it gains.
     pub shortest_run: usize,
-    /// Runs at most: their results are joined by one unit.
+    /// Runs at most: their results are joined by few units.
     pub most_splits: usize,
     /// Cubes that keep a processor busy, where units have rows of their own or multiply matrices by units.
     pub cubes_per_processor: usize,
