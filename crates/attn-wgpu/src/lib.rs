@@ -8,10 +8,11 @@
 //! ```
 //!
 //! The forward pass of the whole contract is one fused kernel in linear memory, in one of five ways. `cube` runs on any adapter: it
-//! needs no subgroups, no f16 arithmetic, and no shared memory but what joins many runs of keys. `cube-decode` serves a few queries against long keys where planes
-//! exchange numbers. `cube-matrix` serves f16 and bf16 where the device multiplies matrices of them; `cube-mma`, where it is also known
-//! which numbers of a matrix a unit holds, as with CUDA: scores and outputs then never leave the registers. `cube-wgmma` multiplies by
-//! groups of planes on the H100's generation of NVIDIA's cards, where keys and values stay in shared memory: the fastest.
+//! needs no subgroups, no f16 arithmetic, and no shared memory but 1.5 KiB where many runs of keys are joined. `cube-decode` serves a few
+//! queries against long keys where planes exchange numbers. `cube-matrix` serves f16 and bf16 where the device multiplies matrices of
+//! them; `cube-mma`, where it is also known which numbers of a matrix a unit holds, as with CUDA: scores and outputs then never leave the
+//! registers. `cube-wgmma` multiplies by groups of planes on the H100's generation of NVIDIA's cards, where keys and values stay in
+//! shared memory: the fastest.
 //!
 //! The backward pass of all of them is that of `cube`: fused too, in linear memory, of the whole contract, and of the same bits each time
 //! (device/backward.rs). What `cube` refuses, f64 and functions of the scores, is the composite's.

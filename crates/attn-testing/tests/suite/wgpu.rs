@@ -354,7 +354,7 @@ fn runs_of_keys_and_wide_values() {
             (dims(3, 1111, 8), true, None),
             (dims(2, 3000, 8), true, Some(1500)),
             (dims(2, 40, 300), true, None),
-            // As many runs as one unit does not join.
+            // As many runs as several units join, on two cores or more.
             (Dims { batch: 1, heads: 2, kv_heads: 1, ..dims(1, 2100, 8) }, false, None),
         ] {
             let mut recipe = super::tiles::recipe(dims, 7);

@@ -51,7 +51,8 @@ pub struct Config {
 
 /// The kernel. Shapes: query `[B, H, Sq, D]`, key `[B, G, Sk, D]`, value `[B, G, Sk, E]`, mask and bias `[B, H, Sq, Sk]` by strides
 /// that may be 0, slopes and sinks `[H]`, the table by relative position `[H, 2·R + 1]`, bands `[B, 4]` of offset,
-/// lower and upper bound of `j − i`, and keys, where not all are those of the scalars; out `[splits, B, H, Sq, E]` contiguous, lse `[splits, B, H, Sq]`.
+/// lower and upper bound of `j − i`, and keys, where not all are those of the scalars; out `[splits, B, H, Sq, E]` contiguous, lse
+/// `[splits, B, H, Sq]`.
 #[cube(launch, address_type = "dynamic")]
 pub fn attention_forward<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
     query: &Tensor<Vector<F, N>>,

@@ -3,7 +3,8 @@
 //! A driver refuses a kernel when it compiles it, which it does at the kernel's first launch. To ask whether it did is to wait for the
 //! runtime's thread, which takes several times as long as a short call's launches. So it is asked about the first call of each kind, and
 //! about those that make much. What fails in another call has left its mark on what should have been written: CubeCL launches nothing
-//! that reads it, and to bring it to the host is an error.
+//! that reads it, and to bring it to the host is an error. Unless another launch of that call is taken and writes the same tensor: in
+//! calls that are asked about, they are asked about one by one.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -130,4 +131,50 @@ fn taken() -> MutexGuard<'static, HashSet<u64>> {
     static TAKEN: LazyLock<Mutex<HashSet<u64>>> = LazyLock::new(Mutex::default);
     // A set of numbers is whole at any time.
     TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use attn_core::{AttentionSpec, ProblemInputs, TensorInfo};
+    use burn_backend::DType;
+
+    use super::*;
+
+    #[test]
+    fn a_kind_is_asked_about_once_and_much_always() {
+        let Some(device) = CubeDevice::enumerate_all().into_iter().next() else {
+            println!("skipped: there is no adapter");
+            return;
+        };
+        let problem = |head_dim| {
+            let row = TensorInfo { shape: [1, 1, 3, head_dim].into(), dtype: DType::F32 };
+            let inputs = ProblemInputs::new(row.clone(), row.clone(), row);
+            Problem::new(&AttentionSpec::default(), &inputs).expect("it is a problem")
+        };
+        // Dimensions that no other test has.
+        let launches = |head_dim, lse: bool, bytes| {
+            let kind = Kind::new(Cube::Rows, device.clone(), &problem(head_dim), false).with(lse);
+            kind.launches(bytes)
+        };
+        let first = launches(1021, true, 0);
+        assert!(first.asked.is_some());
+        first.end(std::iter::empty()).expect("nothing was refused");
+        assert!(launches(1021, true, 0).asked.is_none());
+        assert!(launches(1021, true, MUCH).asked.is_some());
+        assert!(launches(1021, false, 0).asked.is_some());
+        assert!(launches(1019, true, 0).asked.is_some());
+    }
+
+    #[test]
+    fn a_kind_that_was_refused_is_asked_about_again() {
+        let Some(device) = CubeDevice::enumerate_all().into_iter().next() else {
+            println!("skipped: there is no adapter");
+            return;
+        };
+        let error = AttentionError::Execution { kernel: "cube".to_string(), reason: "refused".to_string() };
+        let refused = RefCell::new(Some(error.clone()));
+        let launches = Launches { asked: Some(Asked { kernel: Cube::Rows, device, kind: 42, refused }) };
+        assert_eq!(launches.end(std::iter::empty()), Err(error));
+        assert!(!taken().contains(&42));
+    }
 }
