@@ -33,6 +33,9 @@ pub enum Cube {
 }
 
 impl Cube {
+    /// All of them, the preferred one first.
+    pub const ALL: [Self; 5] = [Self::Decode, Self::Wgmma, Self::Mma, Self::Matrix, Self::Rows];
+
     /// How the problem is cut.
     ///
     /// # Errors

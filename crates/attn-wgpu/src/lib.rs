@@ -29,9 +29,9 @@ pub use adapters::{Adapter, adapters};
 pub use burn_cubecl::{CubeBackend, CubeDevice};
 pub use kernel::Cube;
 
-/// The kernels of this backend, the preferred one first.
+/// The kernels of this backend, the preferred one first: [`Cube::ALL`], and what serves the rest.
 pub static KERNELS: &[&dyn AttentionKernel<CubeBackend>] =
-    &[&Cube::Decode, &Cube::Wgmma, &Cube::Mma, &Cube::Matrix, &Cube::Rows, &Composite];
+    &[&Cube::ALL[0], &Cube::ALL[1], &Cube::ALL[2], &Cube::ALL[3], &Cube::ALL[4], &Composite];
 
 /// Whether a CUDA device is there.
 #[cfg(feature = "cuda")]

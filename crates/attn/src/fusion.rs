@@ -4,7 +4,7 @@
 //! that may be refused is refused before it is put off, by the kernel itself; what the driver then says against it comes when
 //! the output is read, as with every operation of that backend. The composite needs nothing: it is made of Burn's operations.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use attn_core::composite::Composite;
 use attn_core::plan::{Kernels, select};
@@ -308,14 +308,11 @@ impl Deferred {
 
 impl AttentionBackend for Fusion<CubeBackend> {
     fn kernels() -> Kernels<'static, Self> {
-        static KERNELS: &[&dyn AttentionKernel<Fusion<CubeBackend>>] = &[
-            &Deferred(Cube::Decode),
-            &Deferred(Cube::Wgmma),
-            &Deferred(Cube::Mma),
-            &Deferred(Cube::Matrix),
-            &Deferred(Cube::Rows),
-            &Composite,
-        ];
-        KERNELS
+        static EACH: LazyLock<[Deferred; Cube::ALL.len()]> = LazyLock::new(|| Cube::ALL.map(Deferred));
+        static KERNELS: LazyLock<Vec<&dyn AttentionKernel<Fusion<CubeBackend>>>> = LazyLock::new(|| {
+            let each = EACH.iter().map(|kernel| kernel as &dyn AttentionKernel<Fusion<CubeBackend>>);
+            each.chain([&Composite as &dyn AttentionKernel<Fusion<CubeBackend>>]).collect()
+        });
+        &KERNELS
     }
 }
