@@ -16,6 +16,8 @@ pub struct Config {
     pub units: usize,
     /// Units that share a vector of the output.
     pub lanes: usize,
+    /// Which of sinks and LSE are given, [one bit each](crate::host::arguments::given).
+    pub given: u32,
 }
 
 /// Runs whose numbers a unit loads together.

@@ -25,6 +25,8 @@ pub struct Options {
     /// Products are rounded before anything is added to them, by an instruction of CUDA's: its compilers else do both at once in one
     /// kernel and not in the next, and scores of thousands come out 10⁻⁴ apart.
     pub apart: bool,
+    /// Which tensors are given, [one bit each](crate::host::arguments::given), of those that nothing above tells.
+    pub given: u32,
 }
 
 /// Whether keys may be hidden that the band shows.

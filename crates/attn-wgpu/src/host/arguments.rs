@@ -112,7 +112,15 @@ pub fn options(problem: &Problem, keep: bool) -> Options {
         relative: problem.relative_bias.is_some(),
         dropout: problem.dropout.is_some(),
         apart: false,
+        given: 0,
     }
+}
+
+/// Which of a kernel's optional tensors are given, a bit each, as a part of what it is compiled for. CubeCL's hash of optional arguments
+/// (0.11) counts those that are given without saying which, and kernels kept on disk are found by that hash alone: one with sinks would
+/// be taken for one with a table of bands.
+pub fn given(tensors: &[bool]) -> u32 {
+    tensors.iter().fold(0, |bits, &is_given| bits << 1 | u32::from(is_given))
 }
 
 /// Whether the scale is above 0 as f32 holds it: 0 times a score of −∞ would be NaN.

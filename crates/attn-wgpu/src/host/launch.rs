@@ -15,9 +15,10 @@ use crate::device::forward::{Config, attention_forward};
 use crate::device::matrix::attention_matrix;
 use crate::device::merge::{self, attention_merge};
 use crate::device::mma::{VECTOR, attention_mma};
+use crate::device::score::Options;
 use crate::device::wgmma::{self, attention_wgmma};
 use crate::host::arguments::{
-    Cut, bands, blocks, element, heads_of_table, is_above_0, options, rows, scalars, scores_bool, scores_float,
+    Cut, bands, blocks, element, given, heads_of_table, is_above_0, options, rows, scalars, scores_bool, scores_float,
     stepped, width,
 };
 use crate::host::taken::Launches;
@@ -136,9 +137,10 @@ fn pass(
         let columns = tiles.columns.min(problem.value_dim - first);
         let cut =
             Cut { packed: tiles.packed, tiles: tiles.tiles, runs: (tiles.splits, tiles.run), first_column: first };
-        let (scalars, options) = (scalars(problem, cut), options(problem, operands.keep));
         // Every launch finds the same LSE; the first one writes it.
         let lse = if first == 0 { lse.cloned() } else { None };
+        let given = given(&[sinks.is_some(), bands.is_some(), lse.is_some()]);
+        let (scalars, options) = (scalars(problem, cut), Options { given, ..options(problem, operands.keep) });
         // The kernels take the same, but for masks by blocks and biases by relative position, which one of them knows.
         macro_rules! launch {
             ($kernel:ident, $config:expr $(, $own:expr)* $(; $($size:expr),+)?) => {
@@ -222,7 +224,7 @@ fn merge(
         problem.query_len,
         problem.heads,
         f32::NEG_INFINITY,
-        merge::Config { units: UNITS, lanes },
+        merge::Config { units: UNITS, lanes, given: given(&[operands.sinks.is_some(), lse.is_some()]) },
         element(&operands.query),
         element(out),
     );

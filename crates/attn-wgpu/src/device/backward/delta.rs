@@ -19,6 +19,8 @@ pub fn attention_backward_delta<F: Float, W: Size>(
     query_len: usize,
     neg_inf: f32,
     #[comptime] value_dim: usize,
+    // Which gradients are given, for what it is compiled for.
+    #[comptime] _given: u32,
     #[define(F)] _element: ElemType,
 ) {
     let row = ABSOLUTE_POS;

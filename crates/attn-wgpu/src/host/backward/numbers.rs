@@ -120,7 +120,7 @@ impl Pass<'_> {
         let config = Config {
             head_dim: problem.head_dim,
             value_dim: problem.value_dim,
-            options: self.options,
+            options: self.options(&[]),
             by_out: self.by_out,
             table,
         };

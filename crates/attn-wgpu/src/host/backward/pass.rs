@@ -15,7 +15,7 @@ use crate::device::backward::keys::{self, attention_backward_keys};
 use crate::device::backward::rows::{self, attention_backward_rows};
 use crate::device::place::ScalarsLaunch;
 use crate::device::score::Options;
-use crate::host::arguments::{self, bands, element, rows, width};
+use crate::host::arguments::{self, bands, element, given, rows, width};
 use crate::host::backward::{UNITS, addresses, each, empty, options};
 use crate::host::launch::{Operands, spread};
 use crate::host::machine::Machine;
@@ -67,7 +67,7 @@ pub struct Pass<'a> {
     /// Elements of one load, along D and E.
     pub widths: [usize; 2],
     pub address: AddressType,
-    pub options: Options,
+    options: Options,
     pub mask_element: ElemType,
 }
 
@@ -112,6 +112,12 @@ impl<'a> Pass<'a> {
         &self.operands.query.client
     }
 
+    /// What a score goes through in a kernel of whose own optional tensors these are given.
+    pub fn options(&self, own: &[bool]) -> Options {
+        let all = [&[self.bands.is_some()], own].concat();
+        Options { given: given(&all), ..self.options }
+    }
+
     /// Room for at least `cubes` cubes.
     pub fn count(&self, cubes: usize) -> CubeCount {
         spread(cubes, self.client().properties().hardware.max_cube_count)
@@ -128,6 +134,7 @@ impl<'a> Pass<'a> {
         let problem = self.problem;
         let rows = problem.batch * problem.heads * problem.query_len;
         let grad_out = self.by_out.then(|| self.grad_out.clone());
+        let given = given(&[grad_out.is_some(), grad_lse.is_some()]);
         attention_backward_delta::launch(
             self.client(),
             self.count(rows.div_ceil(UNITS)),
@@ -144,6 +151,7 @@ impl<'a> Pass<'a> {
             problem.query_len,
             f32::NEG_INFINITY,
             problem.value_dim,
+            given,
             element(&self.operands.query),
         );
     }
@@ -171,16 +179,16 @@ impl<'a> Pass<'a> {
 
     fn rows(&self, side: &Side, columns: Columns, refine: bool, [grad, sums]: [Option<&CubeTensor>; 2]) {
         let (problem, operands) = (self.problem, self.operands);
+        let sinks = operands.sinks.clone().filter(|_| refine);
         let config = rows::Config {
             head_dim: problem.head_dim,
             value_dim: problem.value_dim,
             columns: columns.count,
             block: side.block,
-            options: self.options,
+            options: self.options(&[sinks.is_some(), grad.is_some(), sums.is_some()]),
             by_out: self.by_out,
             refine,
         };
-        let sinks = operands.sinks.clone().filter(|_| refine);
         over_scores!(
             self,
             attention_backward_rows,
@@ -229,7 +237,7 @@ impl<'a> Pass<'a> {
             key_columns: columns[0].count,
             value_columns: columns[1].count,
             block: side.block,
-            options: self.options,
+            options: self.options(&[key.is_some(), value.is_some()]),
             by_out: self.by_out,
         };
         over_scores!(
