@@ -1,4 +1,4 @@
-//! The kernels named `cube`, `cube-decode`, `cube-matrix`, `cube-mma` and `cube-wgmma`.
+//! The kernels named `cube`, `cube-decode`, `cube-decode-mma`, `cube-matrix`, `cube-mma` and `cube-wgmma`.
 
 use attn_core::{
     AttentionError, AttentionInputs, AttentionKernel, AttentionOutputs, Gradients, Pass, Problem, Upstream, Wanted,
@@ -23,6 +23,9 @@ pub enum Cube {
     Rows,
     /// `cube-decode`: units share the dimensions of the rows, up to 32 that share keys. Any type, where planes exchange numbers.
     Decode,
+    /// `cube-decode-mma`: matrix instructions multiply up to 16 rows that share keys. f16 and bf16, dimensions of 32, 64… and 64, 128…,
+    /// NVIDIA's cards.
+    DecodeMma,
     /// `cube-matrix`: matrix units multiply. f16 and bf16, where the device has them.
     Matrix,
     /// `cube-mma`: matrix instructions whose registers are known. f16 and bf16, dimensions of whole matrices, NVIDIA's cards.
@@ -34,7 +37,7 @@ pub enum Cube {
 
 impl Cube {
     /// All of them, the preferred one first.
-    pub const ALL: [Self; 5] = [Self::Decode, Self::Wgmma, Self::Mma, Self::Matrix, Self::Rows];
+    pub const ALL: [Self; 6] = [Self::DecodeMma, Self::Decode, Self::Wgmma, Self::Mma, Self::Matrix, Self::Rows];
 
     /// How the problem is cut.
     ///
@@ -45,6 +48,11 @@ impl Cube {
         match self {
             Self::Rows => Ok(Tiles::by_rows(problem, &machine)),
             Self::Decode => Tiles::by_dimensions(problem, &machine),
+            Self::DecodeMma => {
+                let tiles = Tiles::by_few(problem, &machine)?;
+                trial::few(device, problem.dtype, &machine)?;
+                Ok(tiles)
+            }
             Self::Matrix => {
                 let tiles = Tiles::by_matrices(problem, &machine)?;
                 trial::matrices(device, problem.dtype, &machine)?;
@@ -73,6 +81,7 @@ impl AttentionKernel<CubeBackend> for Cube {
         match self {
             Self::Rows => "cube",
             Self::Decode => "cube-decode",
+            Self::DecodeMma => "cube-decode-mma",
             Self::Matrix => "cube-matrix",
             Self::Mma => "cube-mma",
             Self::Wgmma => "cube-wgmma",

@@ -15,7 +15,7 @@ const HEADS: usize = 2;
 const ROWS: usize = 8;
 /// Few keys, and so many that they are read in runs.
 const KEYS: [usize; 2] = [64, 2048];
-const DIM: usize = 16;
+const DIM: usize = 64;
 
 fn ones(device: &CubeDevice, shape: impl Into<Shape>, dtype: FloatDType) -> CubeTensor {
     CubeBackend::float_ones(shape.into(), device, dtype)
@@ -83,10 +83,11 @@ fn each_has_a_hash_of_its_own() {
     };
     let none = Given::default();
     let [sinks, lens, lse] = [Given { sinks: true, ..none }, Given { lens: true, ..none }, Given { lse: true, ..none }];
-    for kernel in [Cube::Rows, Cube::Decode, Cube::Matrix, Cube::Mma, Cube::Wgmma] {
+    for kernel in Cube::ALL {
         let (dtype, query_len) = match kernel {
             Cube::Matrix | Cube::Mma | Cube::Wgmma => (FloatDType::F16, 64),
             Cube::Decode => (FloatDType::F32, 1),
+            Cube::DecodeMma => (FloatDType::F16, 1),
             _ => (FloatDType::F32, ROWS),
         };
         for lengths in KEYS.map(|keys| [query_len, keys]) {

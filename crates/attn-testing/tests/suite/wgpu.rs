@@ -22,6 +22,8 @@ pub const ROWS: &str = "cube";
 const DECODE: &str = "cube-decode";
 /// The most rows of it.
 const FEW: usize = 8;
+/// A few rows are multiplied as matrices in registers.
+const DECODE_MMA: &str = "cube-decode-mma";
 /// Matrix units multiply.
 const MATRIX: &str = "cube-matrix";
 /// Matrices are multiplied in registers.
@@ -94,6 +96,8 @@ fn agrees(kernel: &'static str, dtype: FloatDType, cases: u32, gradients: bool, 
             // And half a group's.
             WGMMA => recipe.dims.query_len + 33,
             DECODE => recipe.dims.query_len % (FEW + 1),
+            // Two halves of a matrix.
+            DECODE_MMA => recipe.dims.query_len % (2 * FEW + 1),
             _ => recipe.dims.query_len,
         };
         // Dimensions from a few, so that kernels are compiled once for many problems.
@@ -216,12 +220,22 @@ fn by_groups_of_planes() {
     }
 }
 
+/// The same of a few rows.
+#[test]
+fn by_instructions_of_a_few_rows() {
+    for dtype in [FloatDType::F16, FloatDType::BF16] {
+        if has_matrices(DECODE_MMA, dtype) {
+            agrees(DECODE_MMA, dtype, 40, false, &[64, 128, 192]);
+        }
+    }
+}
+
 /// With Burn's fusion and without, whatever the device: a kernel that it can't have says why.
 #[test]
 fn every_kernel_is_there() {
     let Some(engine) = engine() else { return };
     let rows = Tensor::<4>::zeros([1, 1, 64, 16], engine.device().expect("it has tensors"));
-    for kernel in [ROWS, DECODE, MATRIX, MMA, WGMMA] {
+    for kernel in [ROWS, DECODE, DECODE_MMA, MATRIX, MMA, WGMMA] {
         let plan = Attention::new(rows.clone(), rows.clone(), rows.clone()).kernel(kernel).plan();
         let reason = plan.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(!reason.contains("this backend has the kernels"), "{kernel}: {reason}");
@@ -255,7 +269,9 @@ fn has_matrices(kernel: &'static str, dtype: FloatDType) -> bool {
         println!("skipped: no tensors of {dtype:?}");
         return false;
     };
-    let rows = Tensor::<4>::zeros([1, 1, 64, 16], (engine.device().expect("it has tensors"), DType::from(dtype)));
+    let [length, dim] = if kernel == DECODE_MMA { [8, 64] } else { [64, 16] };
+    let device = engine.device().expect("it has tensors");
+    let rows = Tensor::<4>::zeros([1, 1, length, dim], (device, DType::from(dtype)));
     let plan = Attention::new(rows.clone(), rows.clone(), rows).kernel(kernel).plan();
     if let Err(reason) = &plan {
         println!("skipped: {reason}");
@@ -278,7 +294,7 @@ fn tails() {
 /// The same where matrix instructions multiply.
 #[test]
 fn tails_by_instructions() {
-    for kernel in [WGMMA, MMA] {
+    for kernel in [DECODE_MMA, WGMMA, MMA] {
         for dtype in [FloatDType::F16, FloatDType::BF16] {
             if has_matrices(kernel, dtype) {
                 tails_of(kernel, dtype);
@@ -293,6 +309,10 @@ fn tails_of(kernel: &'static str, dtype: FloatDType) {
     target.forward = Some(kernel);
     let lengths: &[_] = match kernel {
         DECODE => &[(1, 1), (1, 7), (1, 8), (2, 31), (3, 32), (4, 33), (5, 63), (7, 64), (8, 65), (8, 129), (1, 260)],
+        // Two heads share keys.
+        DECODE_MMA => {
+            &[(1, 1), (1, 7), (1, 8), (2, 15), (3, 16), (4, 17), (5, 63), (6, 64), (7, 65), (8, 129), (4, 5000)]
+        }
         MMA => {
             &[(8, 1), (9, 15), (15, 63), (16, 64), (17, 65), (127, 128), (128, 129), (129, 191), (257, 300), (8, 5000)]
         }
@@ -311,6 +331,7 @@ fn tails_of(kernel: &'static str, dtype: FloatDType) {
         _ => &[(1, 1), (1, 7), (1, 8), (2, 9), (31, 15), (32, 16), (33, 17), (63, 64), (64, 65), (65, 63), (129, 7)],
     };
     let [head_dim, value_dim] = match kernel {
+        DECODE_MMA => [96, 64],
         MMA => [128, 16],
         WGMMA => [112, 80],
         _ => [8, 8],
@@ -370,7 +391,13 @@ fn runs_of_keys_and_wide_values() {
 /// Values that are not finite reach the rows that see them through matrices too, and no others.
 #[test]
 fn poison_among_matrices() {
-    for (kernel, head_dim, value_dim) in [(WGMMA, 32, 144), (MATRIX, 24, 130), (MMA, 32, 144)] {
+    for (kernel, query_len, head_dim, value_dim) in [
+        (DECODE_MMA, 3, 32, 192),
+        (DECODE_MMA, 8, 64, 128),
+        (WGMMA, 50, 32, 144),
+        (MATRIX, 50, 24, 130),
+        (MMA, 50, 32, 144),
+    ] {
         if !has_matrices(kernel, FloatDType::F16) {
             continue;
         }
@@ -379,7 +406,7 @@ fn poison_among_matrices() {
         target.forward = Some(kernel);
         for seed in 0..4 {
             let (heads, kv_heads) = (4, 2);
-            let dims = Dims { batch: 2, heads, kv_heads, query_len: 50, key_len: 90, head_dim, value_dim };
+            let dims = Dims { batch: 2, heads, kv_heads, query_len, key_len: 90, head_dim, value_dim };
             let mut recipe = super::tiles::recipe(dims, seed);
             (recipe.kv_lens, recipe.poison, recipe.sinks) = (true, true, seed % 2 == 0);
             recipe.spec.causal = true;
@@ -394,8 +421,8 @@ fn poison_among_matrices() {
 fn two_runs_give_the_same_bits() {
     let Some(engine) = engine() else { return };
     let device = engine.device().expect("it has tensors");
-    for (query_len, kernel) in [(1, ROWS), (100, ROWS), (1, DECODE), (300, MMA), (300, WGMMA)] {
-        let narrow = matches!(kernel, MMA | WGMMA);
+    for (query_len, kernel) in [(1, ROWS), (100, ROWS), (1, DECODE), (1, DECODE_MMA), (300, MMA), (300, WGMMA)] {
+        let narrow = matches!(kernel, DECODE_MMA | MMA | WGMMA);
         if kernel == DECODE && !decodes() || narrow && !has_matrices(kernel, FloatDType::F16) {
             continue;
         }

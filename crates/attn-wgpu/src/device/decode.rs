@@ -12,9 +12,13 @@
 //! Neighbours read neighbouring numbers, each once for all rows, so that memory is read as fast as it goes. It needs planes that
 //! exchange numbers; where there are none, forward.rs serves.
 
+pub mod mma;
+mod planes;
+
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
+use self::planes::join;
 use crate::device::place::{Scalars, facts, place, reach};
 use crate::device::score::{Options, Score, score, seen};
 
@@ -258,48 +262,23 @@ pub fn attention_decode<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             }
         }
         sync_cube();
-        let batches = query.shape(0);
-        let first = (place.split * batches + place.batch) * scalars.heads;
-        let mut at = UNIT_POS as usize;
-        while at < comptime!(rows * out_steps) {
-            let r = at / out_steps;
-            let e = at % out_steps;
-            let row = reach.first_row + r;
-            if row < reach.rows {
-                let head = place.first_head + row / query_len;
-                let mut top = neg_inf;
-                #[unroll]
-                for p in 0..planes {
-                    top = max(top, tops[p * rows + r]);
-                }
-                let mut sum = zero;
-                #[comptime]
-                if let ComptimeOption::Some(sinks) = &sinks {
-                    let sink = f32::cast_from(sinks[head * sinks.stride(0)]);
-                    top = max(top, sink);
-                    sum = select(top == neg_inf, zero, (sink - top).exp());
-                }
-                let base = select(top == neg_inf, zero, top);
-                let mut joined = Vector::<f32, W>::new(0.0f32);
-                #[unroll]
-                for p in 0..planes {
-                    let weight = (tops[p * rows + r] - base).exp();
-                    sum += weight * sums[p * rows + r];
-                    joined = fma(Vector::new(weight), parts[(p * rows + r) * out_steps + e], joined);
-                }
-                let empty = sum == zero;
-                let inverse = select(empty, zero, f32::cast_from(1u32) / sum);
-                let to = (first + head) * query_len + row % query_len;
-                out[(to * value.shape(3) + scalars.first_column) / out_width + e] =
-                    Vector::cast_from(joined * Vector::new(inverse));
-                #[comptime]
-                if let ComptimeOption::Some(lse) = &mut lse {
-                    if e == 0 {
-                        lse[to] = select(empty, neg_inf, base + sum.ln());
-                    }
-                }
-            }
-            at += CUBE_DIM as usize;
-        }
+        join::<F, O, W>(
+            &tops,
+            &sums,
+            &parts,
+            &place,
+            &reach,
+            &scalars,
+            query.shape(0),
+            query_len,
+            value.shape(3),
+            &sinks,
+            out,
+            &mut lse,
+            rows,
+            out_steps,
+            planes,
+            1u32,
+        );
     }
 }

@@ -18,7 +18,7 @@
 //! then reads eight of them from different banks. Weights are sums of narrow numbers as in matrix.rs, and values that are not finite
 //! are added number by number as there.
 
-mod block;
+pub mod block;
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::{MatrixIdent, MmaDefinition};
@@ -169,6 +169,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             keys[r * key_pitch + d] = query[begin / VECTOR + d];
             at += units;
         }
+        let own_values = comptime!((block * out_steps).div_ceil(units));
         sync_cube();
         let mma = MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
         let mut q = Sequence::<Array<Vector<F, Const<2>>>>::new();
@@ -221,7 +222,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
         products(&mma, &q, &mut s, &keys, key_stage.runtime(), lane, config);
         keep(&next_keys, &mut keys, 0usize.runtime(), block, steps, units);
         keep(&next_values, &mut values, 0usize.runtime(), block, out_steps, units);
-        if is_bad(&next_values, config) {
+        if is_bad(&next_values, own_values, config.exponents) {
             poisoned[0].store(1u32);
         }
         load(key, key_base, reach.start + 2 * ahead, reach.end, &mut next_keys, block, steps, units);
@@ -241,7 +242,7 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             if j1 < reach.end {
                 keep(&next_keys, &mut keys, (1 - stage) * key_stage, block, steps, units);
                 keep(&next_values, &mut values, (1 - stage) * value_stage, block, out_steps, units);
-                if is_bad(&next_values, config) {
+                if is_bad(&next_values, own_values, config.exponents) {
                     poisoned[next_flag].store(1u32);
                 }
                 load(key, key_base, j1 + 2 * ahead, reach.end, &mut next_keys, block, steps, units);
@@ -252,9 +253,37 @@ pub fn attention_mma<F: Float, O: Float, M: Numeric, N: Size, W: Size>(
             if j0 <= last && j1 > first {
                 let seen_by_all = j0 >= reach.all_start && j1 <= reach.all_end;
                 if comptime!(config.options.mask) || !seen_by_all {
-                    scores::<F, M>(&s, &mut x, j0, t, reach.keys, reach.end, &rows, &mask, &bias, true, config);
+                    scores::<F, M>(
+                        &s,
+                        &mut x,
+                        j0,
+                        t,
+                        reach.keys,
+                        reach.end,
+                        &rows,
+                        &mask,
+                        &bias,
+                        true,
+                        2usize,
+                        block,
+                        config.options,
+                    );
                 } else {
-                    scores::<F, M>(&s, &mut x, j0, t, reach.keys, reach.end, &rows, &mask, &bias, false, config);
+                    scores::<F, M>(
+                        &s,
+                        &mut x,
+                        j0,
+                        t,
+                        reach.keys,
+                        reach.end,
+                        &rows,
+                        &mask,
+                        &bias,
+                        false,
+                        2usize,
+                        block,
+                        config.options,
+                    );
                 }
                 // Of the next block; behind the last one, of what was there.
                 products(&mma, &q, &mut s, &keys, keys_at, lane, config);

@@ -11,6 +11,7 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
 use crate::device::decode::attention_decode;
+use crate::device::decode::mma::attention_decode_mma;
 use crate::device::forward::{Config, attention_forward};
 use crate::device::matrix::attention_matrix;
 use crate::device::merge::{self, attention_merge};
@@ -114,7 +115,7 @@ fn pass(
     let address = operands.all().chain([out]).map(CubeTensor::required_address_type).max().unwrap_or_default();
     let (query, key, value, reads, writes) = match tiles.way {
         // Shared memory is made of such vectors, and the dimensions are multiples of them.
-        Way::Mma(_) | Way::Wgmma(_) => {
+        Way::DecodeMma(_) | Way::Mma(_) | Way::Wgmma(_) => {
             let [query, key, value] = [&operands.query, &operands.key, &operands.value].map(|x| stepped(x, VECTOR));
             (query, key, value, VECTOR, VECTOR)
         }
@@ -180,6 +181,7 @@ fn pass(
                 launch!(attention_forward, config, blocks, relative);
             }
             Way::Decode(cut) => launch!(attention_decode, cut.config(head_dim, columns, tiles.rows, options)),
+            Way::DecodeMma(cut) => launch!(attention_decode_mma, cut.config(head_dim, columns, options)),
             Way::Matrix(cut) => launch!(attention_matrix, cut.config(head_dim, columns, options)),
             Way::Mma(cut) => launch!(attention_mma, cut.config(head_dim, columns, options)),
             Way::Wgmma(cut) => {

@@ -2,6 +2,7 @@
 
 mod backward;
 mod decode;
+mod decode_mma;
 mod matrix;
 mod mma;
 mod rows;
@@ -16,11 +17,13 @@ use std::hash::Hash;
 use attn_core::Problem;
 use burn_backend::FloatDType;
 
+use crate::device::decode::mma::KEYS;
 use crate::device::merge::AT_ONCE;
 use crate::host::machine::Machine;
 
 pub use backward::{BackwardTiles, Side, runs};
 pub use decode::DecodeTiles;
+pub use decode_mma::DecodeMmaTiles;
 pub use matrix::MatrixTiles;
 pub use mma::MmaTiles;
 pub use rows::RowTiles;
@@ -54,6 +57,8 @@ pub enum Way {
     Rows(RowTiles),
     /// They share the dimensions of a few rows.
     Decode(DecodeTiles),
+    /// They multiply a few rows as matrices in registers that are known.
+    DecodeMma(DecodeMmaTiles),
     /// Their planes multiply matrices.
     Matrix(MatrixTiles),
     /// They multiply matrices in registers that are known.
@@ -77,6 +82,9 @@ impl fmt::Display for Tiles {
             }
             Way::Decode(DecodeTiles { lanes, block, .. }) => {
                 write!(f, "{} keys by {} units, {lanes} to a key", block * self.units / lanes, self.units)?;
+            }
+            Way::DecodeMma(DecodeMmaTiles { planes, .. }) => {
+                write!(f, "{} keys by {planes} planes with matrices in registers", planes * KEYS)?;
             }
             Way::Matrix(MatrixTiles { size, planes, block, .. }) => {
                 write!(f, "{block} keys by {planes} planes with matrices of {size}×{size}")?;

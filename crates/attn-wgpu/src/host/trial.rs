@@ -20,6 +20,11 @@ const RAGGED: [usize; 2] = [40, 24];
 /// D and E of whole matrices.
 const WHOLE: [usize; 2] = [48, 32];
 
+/// The same, where units load more of a row at once.
+const BROAD: [usize; 2] = [96, 64];
+
+/// Few queries, lengths with tails.
+const FEW: [usize; 2] = [5, 333];
 /// Lengths with tails, several blocks, half a tile of rows.
 const SHORT: [usize; 2] = [43, 77];
 /// The same where tiles and blocks are larger.
@@ -45,6 +50,15 @@ pub fn matrices(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Re
 pub fn instructions(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
     static ANSWERS: Answers = LazyLock::new(Mutex::default);
     once(&ANSWERS, device, dtype, || compare(device, dtype, machine, WHOLE, SHORT, Tiles::by_instructions))
+}
+
+/// As [`matrices`], of those where few rows share keys.
+///
+/// # Errors
+/// What differed.
+pub fn few(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
+    static ANSWERS: Answers = LazyLock::new(Mutex::default);
+    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, BROAD, FEW, Tiles::by_few))
 }
 
 /// As [`matrices`], of the instructions of groups of planes.

@@ -4,8 +4,8 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::cmma::{MatrixIdent, MmaDefinition};
 use burn_cubecl::cubecl::prelude::*;
 
-use super::{Config, PLANE, ROWS, VECTOR};
-use crate::device::score::{Score, score, seen};
+use super::{Config, ROWS, VECTOR};
+use crate::device::score::{Options, Score, score, seen};
 
 /// Reads a block of rows of `steps` vectors, a few vectors to a unit; zeros from row `end` on.
 #[cube]
@@ -51,17 +51,21 @@ pub fn keep<F: Float, N: Size>(
     }
 }
 
-/// Whether a number is not finite. Two numbers lie in a word: an exponent of ones, and one more at its end, carry into the sign's place.
+/// Whether one of the numbers in `count` vectors is not finite, by the bits of two numbers' `exponents`. Two numbers lie in a word: an
+/// exponent of ones, and one more at its end, carry into the sign's place.
 #[cube]
-pub fn is_bad<F: Float, N: Size>(of: &Array<Vector<F, N>>, #[comptime] config: Config) -> bool {
+pub fn is_bad<F: Float, N: Size>(
+    of: &Array<Vector<F, N>>,
+    #[comptime] count: usize,
+    #[comptime] exponents: u32,
+) -> bool {
     let mut bits = 0u32.runtime();
     #[unroll]
-    for n in 0..comptime!((config.block * config.columns / VECTOR).div_ceil(config.planes * PLANE)) {
+    for n in 0..count {
         let words = Vector::<u32, Const<4>>::reinterpret(of[n]);
         #[unroll]
         for c in 0..4usize {
-            let exponents = words.extract(c) & comptime!(config.exponents);
-            bits |= exponents + comptime!(config.exponents & !(config.exponents << 1));
+            bits |= (words.extract(c) & exponents) + comptime!(exponents & !(exponents << 1));
         }
     }
     bits & 0x8000_8000u32 != 0u32
@@ -104,8 +108,8 @@ pub fn products<F: Float, N: Size>(
     }
 }
 
-/// The scores of the lane's parts of a block, `x[4·n + 2·r + c]` of its column c of row r of the matrix n; −∞ where a key is not seen,
-/// which is only asked where `guarded`.
+/// The scores of the lane's parts of a block, `x[4·n + 2·r + c]` of its column c of row r of the matrix n, of `halves` rows; −∞ where a
+/// key is not seen, which is only asked where `guarded`.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "a kernel's variables, handed on one by one")]
 pub fn scores<F: Float, M: Numeric>(
@@ -119,20 +123,22 @@ pub fn scores<F: Float, M: Numeric>(
     mask: &ComptimeOption<&Tensor<M>>,
     bias: &ComptimeOption<&Tensor<F>>,
     #[comptime] guarded: bool,
-    #[comptime] config: Config,
+    #[comptime] halves: usize,
+    #[comptime] block: usize,
+    #[comptime] options: Options,
 ) {
     #[unroll]
-    for r in 0..2usize {
+    for r in 0..halves {
         let row = rows.index(r);
         #[unroll]
-        for n in 0..comptime!(config.block / 8) {
+        for n in 0..comptime!(block / 8) {
             #[unroll]
             for c in 0..2usize {
                 let j = j0 + (n * 8 + 2 * t + c) as i32;
                 let key_at = min(j, keys - 1) as usize;
-                let mut of_key = score::<F>(s.index(n)[r].extract(c), key_at, j, row, bias, config.options);
+                let mut of_key = score::<F>(s.index(n)[r].extract(c), key_at, j, row, bias, options);
                 if guarded {
-                    let seen = seen::<M>(key_at, j, end, row, mask, config.options);
+                    let seen = seen::<M>(key_at, j, end, row, mask, options);
                     of_key = select(seen, of_key, row.neg_inf);
                 }
                 x[n * 4 + r * 2 + c] = of_key;

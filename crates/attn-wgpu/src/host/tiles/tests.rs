@@ -5,7 +5,7 @@ use burn_backend::{DType, FloatDType};
 use burn_cubecl::cubecl::ir::HardwareProperties;
 
 use crate::host::machine::Machine;
-use crate::host::tiles::{DecodeTiles, MatrixTiles, MmaTiles, RowTiles, Tiles, Way, WgmmaTiles};
+use crate::host::tiles::{DecodeMmaTiles, DecodeTiles, MatrixTiles, MmaTiles, RowTiles, Tiles, Way, WgmmaTiles};
 
 fn problem(heads: usize, kv_heads: usize, lengths: [usize; 2], dim: usize) -> Problem {
     under(AttentionSpec::default(), DType::F32, [heads, kv_heads], lengths, dim)
@@ -78,6 +78,12 @@ fn covers(problem: &Problem, tiles: &Tiles) {
             assert!(lanes.is_power_of_two() && lanes <= plane && block >= 1, "{tiles:?}");
             assert!(tiles.run.is_multiple_of(tiles.units / lanes * block), "{tiles:?}");
         }
+        Way::DecodeMma(DecodeMmaTiles { halves, planes, .. }) => {
+            assert_eq!((tiles.rows, tiles.units, tiles.tiles), (halves * 8, planes * 32, 1), "{tiles:?}");
+            assert!(tiles.run.is_multiple_of(planes * 16), "{tiles:?}");
+            assert!(tiles.columns.is_multiple_of(64) && problem.value_dim.is_multiple_of(tiles.columns), "{tiles:?}");
+            assert!(problem.head_dim.is_multiple_of(32) && problem.head_dim <= 256, "{tiles:?}");
+        }
         Way::Matrix(MatrixTiles { size, planes, plane, block, .. }) => {
             assert_eq!((tiles.rows, tiles.units), (planes * size, planes * plane));
             assert!(plane.is_multiple_of(size) && block.is_multiple_of(size), "{tiles:?}");
@@ -108,6 +114,7 @@ fn tiles_cover_all_rows_and_runs_all_keys() {
     let mut by_matrices = 0;
     let mut by_instructions = 0;
     let mut by_groups = 0;
+    let mut by_few = 0;
     for heads in [[8, 8], [8, 2], [32, 1]] {
         for lengths in LENGTHS {
             for dim in [1, 64, 128, 500] {
@@ -128,6 +135,10 @@ fn tiles_cover_all_rows_and_runs_all_keys() {
                             covers(&problem, &tiles);
                             by_instructions += 1;
                         }
+                        if let Ok(tiles) = Tiles::by_few(&problem, &machine) {
+                            covers(&problem, &tiles);
+                            by_few += 1;
+                        }
                         if let Ok(tiles) = Tiles::by_groups(&problem, &roomy(&machine)) {
                             covers(&problem, &tiles);
                             by_groups += 1;
@@ -138,8 +149,8 @@ fn tiles_cover_all_rows_and_runs_all_keys() {
         }
     }
     assert!(
-        by_dimensions > 200 && by_matrices > 200 && by_instructions > 30 && by_groups > 20,
-        "{by_dimensions} {by_matrices} {by_instructions} {by_groups}"
+        by_dimensions > 200 && by_matrices > 200 && by_instructions > 30 && by_groups > 20 && by_few > 20,
+        "{by_dimensions} {by_matrices} {by_instructions} {by_groups} {by_few}"
     );
 }
 
@@ -147,11 +158,15 @@ fn tiles_cover_all_rows_and_runs_all_keys() {
 fn decoding_fills_the_device_and_prefill_does_not_split() {
     let machine = machine(32, Some(132));
     let decode = problem(32, 8, [1, 32768], 128);
-    for tiles in [Tiles::by_rows(&decode, &machine), Tiles::by_dimensions(&decode, &machine).unwrap()] {
+    let narrow = under(AttentionSpec::default(), DType::F16, [32, 8], [1, 32768], 128);
+    for (decode, tiles, at_once) in [
+        (&decode, Tiles::by_rows(&decode, &machine), 4),
+        (&decode, Tiles::by_dimensions(&decode, &machine).unwrap(), 3),
+        (&narrow, Tiles::by_few(&narrow, &machine).unwrap(), 2),
+    ] {
         assert_eq!(tiles.packed, 4);
         // Nearly as many for each processor as are at work at once, and no more: runs are whole blocks.
-        let at_once = if matches!(tiles.way, Way::Decode(_)) { 3 } else { 4 };
-        assert!((at_once * 110..=at_once * 132).contains(&tiles.cubes(&decode)), "{tiles:?}");
+        assert!((at_once * 110..=at_once * 132).contains(&tiles.cubes(decode)), "{tiles:?}");
     }
     assert_eq!(Tiles::by_rows(&problem(32, 8, [4096, 4096], 128), &machine).splits, 1);
 }
@@ -170,6 +185,11 @@ fn every_run_of_a_window_has_work() {
 fn what_does_not_serve_says_why() {
     let machine = machine(32, Some(132));
     let f32 = problem(8, 8, [64, 64], 64);
+    assert!(Tiles::by_few(&f32, &machine).unwrap_err().contains("F32"));
+    let many = under(AttentionSpec::default(), DType::F16, [8, 8], [17, 64], 64);
+    assert!(Tiles::by_few(&many, &machine).unwrap_err().contains("17 rows"));
+    let narrow = under(AttentionSpec::default(), DType::F16, [8, 8], [1, 64], 96);
+    assert!(Tiles::by_few(&narrow, &machine).unwrap_err().contains("96"));
     assert!(Tiles::by_matrices(&f32, &machine).unwrap_err().contains("F32"));
     let few = under(AttentionSpec::default(), DType::F16, [8, 8], [3, 64], 64);
     assert!(Tiles::by_matrices(&few, &machine).unwrap_err().contains("3 rows"));
@@ -185,6 +205,7 @@ fn what_does_not_serve_says_why() {
     let wide = under(AttentionSpec::default(), DType::F16, [8, 8], [64, 64], 64);
     assert!(Tiles::by_matrices(&wide, &alone).unwrap_err().contains("F16"));
     assert!(Tiles::by_instructions(&wide, &alone).unwrap_err().contains("F16"));
+    assert!(Tiles::by_few(&few, &alone).unwrap_err().contains("F16"));
     assert!(Tiles::by_groups(&wide, &alone).unwrap_err().contains("49152"));
     let roomy = roomy(&alone);
     assert!(Tiles::by_groups(&wide, &roomy).is_ok());
@@ -203,6 +224,9 @@ fn a_cut_reads_as_a_sentence() {
     let decode = Tiles::by_dimensions(&problem(32, 8, [1, 32768], 128), &machine).unwrap();
     assert!(decode.to_string().starts_with("4 rows × "), "{decode}");
     assert!(decode.to_string().contains("runs of"), "{decode}");
+    let few = under(AttentionSpec::default(), DType::F16, [32, 8], [1, 300], 128);
+    let few = Tiles::by_few(&few, &machine).unwrap();
+    assert_eq!(few.to_string(), "8 rows × 64 keys by 4 planes with matrices in registers");
     let prefill = under(AttentionSpec::default(), DType::F16, [8, 8], [4096, 4096], 64);
     let matrix = Tiles::by_matrices(&prefill, &machine).unwrap();
     assert_eq!(matrix.to_string(), "64 rows × 32 keys by 4 planes with matrices of 16×16");

@@ -49,6 +49,8 @@ pub struct Tuned {
     pub decode_lanes: usize,
     /// Cubes that decode, for which a processor has registers at once.
     pub decode_cubes: usize,
+    /// Cubes that decode by matrix instructions, for which a processor has registers at once.
+    pub decode_mma_cubes: usize,
     /// Keys of the shortest run: below, joining costs more than it gains.
     pub shortest_run: usize,
     /// Runs at most: their results are joined by few units.
@@ -94,6 +96,7 @@ const CARD: Tuned = Tuned {
     decode_registers: 128,
     decode_lanes: 16,
     decode_cubes: 3,
+    decode_mma_cubes: 2,
     shortest_run: 256,
     most_splits: 128,
     cubes_per_processor: 4,
