@@ -100,7 +100,8 @@ fn compare(
     let spec = AttentionSpec { causal: true, scale: Some(0.5), ..AttentionSpec::default() };
     let problem = inputs().problem(&spec).map_err(|error| error.to_string())?;
     let rows = answer(&problem, inputs(), &Tiles::by_rows(&problem, machine))?;
-    let matrices = answer(&problem, inputs(), &cut(&problem, machine)?)?;
+    let tiles = cut(&problem, machine)?;
+    let matrices = answer(&problem, inputs(), &tiles).map_err(|reason| format!("on trial: {reason}"))?;
     // Values lie within ±1, and outputs are rounded to the narrow type; the LSE is not.
     let rounding = if dtype == FloatDType::F16 { 2f32.powi(-10) } else { 2f32.powi(-7) };
     for (what, allowed, [found, expected]) in
