@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The units that share a key's dimensions in decode.rs spend more on multiplying, and on telling each other sums and weights, than
-//! memory takes to read it: 124 instructions of a plane for a key and four rows, here 20 for up to eight. Nothing but the end goes
+//! memory takes to read it: 124 instructions of a plane for a key and four rows, here 25 for up to eight. Nothing but the end goes
 //! through shared memory, since a product may take its dimensions, and give its columns, in any order. With g = lane/4 and t = lane%4:
 //!
 //! - of 32 dimensions of key g, a lane loads the eight from 8·t on, which are its words of B in two instructions. Queries lie alike.

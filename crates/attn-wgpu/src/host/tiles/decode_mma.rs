@@ -73,8 +73,9 @@ impl Tiles {
         if bytes > hardware.max_shared_memory_size || planes * PLANE > most {
             return Err(format!("{bytes} bytes of shared memory and {planes} planes are too many"));
         }
-        let cube =
-            Cube { units: planes * PLANE, rows: halves * HALF, packed, columns, at_once: tuned.decode_mma_cubes };
+        let is_small = halves == 1 && head_dim + columns <= 2 * WIDE;
+        let at_once = tuned.decode_mma_cubes[usize::from(is_small)];
+        let cube = Cube { units: planes * PLANE, rows: halves * HALF, packed, columns, at_once };
         Ok(Self::new(problem, machine, cube, planes * KEYS, Way::DecodeMma(tiles)))
     }
 }

@@ -159,10 +159,12 @@ fn decoding_fills_the_device_and_prefill_does_not_split() {
     let machine = machine(32, Some(132));
     let decode = problem(32, 8, [1, 32768], 128);
     let narrow = under(AttentionSpec::default(), DType::F16, [32, 8], [1, 32768], 128);
+    let small = under(AttentionSpec::default(), DType::F16, [32, 8], [1, 32768], 64);
     for (decode, tiles, at_once) in [
         (&decode, Tiles::by_rows(&decode, &machine), 4),
         (&decode, Tiles::by_dimensions(&decode, &machine).unwrap(), 3),
         (&narrow, Tiles::by_few(&narrow, &machine).unwrap(), 2),
+        (&small, Tiles::by_few(&small, &machine).unwrap(), 4),
     ] {
         assert_eq!(tiles.packed, 4);
         // Nearly as many for each processor as are at work at once, and no more: runs are whole blocks.
