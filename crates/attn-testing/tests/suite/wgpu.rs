@@ -96,8 +96,11 @@ fn agrees(kernel: &'static str, dtype: FloatDType, cases: u32, gradients: bool, 
             // And half a group's.
             WGMMA => recipe.dims.query_len + 33,
             DECODE => recipe.dims.query_len % (FEW + 1),
-            // Two halves of a matrix.
-            DECODE_MMA => recipe.dims.query_len % (2 * FEW + 1),
+            // All heads that share keys have two halves of a matrix.
+            DECODE_MMA => {
+                let group = (recipe.dims.heads / recipe.dims.kv_heads.max(1)).max(1);
+                recipe.dims.query_len % (2 * FEW / group + 1)
+            }
             _ => recipe.dims.query_len,
         };
         // Dimensions from a few, so that kernels are compiled once for many problems.

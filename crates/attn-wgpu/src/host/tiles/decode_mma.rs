@@ -6,7 +6,7 @@ use crate::device::decode::mma::{Config, DEEP, HALF, KEYS, WIDE};
 use crate::device::mma::{PLANE, ROWS};
 use crate::device::score::Options;
 use crate::host::machine::Machine;
-use crate::host::tiles::{Cube, Narrow, Tiles, Way, packed, tuned};
+use crate::host::tiles::{Cube, Narrow, Tiles, Way, tuned};
 
 /// How planes go over the keys of a few rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,10 +59,11 @@ impl Tiles {
                 "dimensions of {head_dim} and {value_dim}, where it takes multiples of {DEEP} up to {DIMS}, and of {WIDE}"
             ));
         }
-        let packed = packed(problem, ROWS);
-        let rows = problem.query_len * packed;
+        // All that share keys, so that each is read once: more rows are a tile of several planes elsewhere.
+        let packed = problem.group();
+        let rows = problem.query_len.saturating_mul(packed);
         if rows > ROWS {
-            return Err(format!("{rows} rows to a head, where it serves up to {ROWS}"));
+            return Err(format!("{rows} rows share keys, where it serves up to {ROWS}"));
         }
         let halves = rows.div_ceil(HALF);
         let columns = if value_dim.is_multiple_of(COLUMNS) { COLUMNS } else { WIDE };

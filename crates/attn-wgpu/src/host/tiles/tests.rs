@@ -80,6 +80,7 @@ fn covers(problem: &Problem, tiles: &Tiles) {
         }
         Way::DecodeMma(DecodeMmaTiles { halves, planes, .. }) => {
             assert_eq!((tiles.rows, tiles.units, tiles.tiles), (halves * 8, planes * 32, 1), "{tiles:?}");
+            assert_eq!(tiles.packed, group, "{tiles:?}");
             assert!(tiles.run.is_multiple_of(planes * 16), "{tiles:?}");
             assert!(tiles.columns.is_multiple_of(64) && problem.value_dim.is_multiple_of(tiles.columns), "{tiles:?}");
             assert!(problem.head_dim.is_multiple_of(32) && problem.head_dim <= 256, "{tiles:?}");
@@ -190,6 +191,8 @@ fn what_does_not_serve_says_why() {
     assert!(Tiles::by_few(&f32, &machine).unwrap_err().contains("F32"));
     let many = under(AttentionSpec::default(), DType::F16, [8, 8], [17, 64], 64);
     assert!(Tiles::by_few(&many, &machine).unwrap_err().contains("17 rows"));
+    let shared = under(AttentionSpec::default(), DType::F16, [32, 1], [1, 64], 64);
+    assert!(Tiles::by_few(&shared, &machine).unwrap_err().contains("32 rows"));
     let narrow = under(AttentionSpec::default(), DType::F16, [8, 8], [1, 64], 96);
     assert!(Tiles::by_few(&narrow, &machine).unwrap_err().contains("96"));
     assert!(Tiles::by_matrices(&f32, &machine).unwrap_err().contains("F32"));
