@@ -11,7 +11,7 @@
 //!   out = acc/l,  lse = m + ln l                                                          merge.rs joins the runs
 //! ```
 //!
-//! The units that share a key's dimensions in decode.rs spend more on multiplying, and on telling each other sums and weights, than
+//! The units that share a key's dimensions in decode.rs spend nearly as long on multiplying, and on telling each other sums and weights, as
 //! memory takes to read it: 124 instructions of a plane for a key and four rows, here 25 for up to eight. Nothing but the end goes
 //! through shared memory, since a product may take its dimensions, and give its columns, in any order. With g = lane/4 and t = lane%4:
 //!
