@@ -171,6 +171,18 @@ impl Narrow {
             other => Err(format!("it multiplies f16 and bf16, not {other:?}")),
         }
     }
+
+    /// Of those that `machine` multiplies by instructions whose registers are known.
+    ///
+    /// # Errors
+    /// That `dtype` is none of them.
+    fn by_instructions(dtype: FloatDType, machine: &Machine) -> Result<Self, String> {
+        let narrow = Self::of(dtype)?;
+        if !machine.instructions.contains(&dtype) {
+            return Err(format!("the device has no instruction for matrices of {dtype:?} whose registers are known"));
+        }
+        Ok(narrow)
+    }
 }
 
 /// Heads that share keys and whose queries fit a tile of `rows` together, so that keys are read once for all of them; else 1.

@@ -43,13 +43,7 @@ impl Tiles {
     pub fn by_instructions(problem: &Problem, machine: &Machine) -> Result<Self, String> {
         let hardware = &machine.hardware;
         let tuned = tuned::of(machine);
-        let Narrow { terms, cut, lift, exponents } = Narrow::of(problem.dtype)?;
-        if !machine.instructions.contains(&problem.dtype) {
-            return Err(format!(
-                "the device has no instruction for matrices of {:?} whose registers are known",
-                problem.dtype
-            ));
-        }
+        let Narrow { terms, cut, lift, exponents } = Narrow::by_instructions(problem.dtype, machine)?;
         let (head_dim, value_dim) = (problem.head_dim, problem.value_dim);
         if !head_dim.is_multiple_of(ROWS) || !value_dim.is_multiple_of(ROWS) || head_dim > DIMS {
             return Err(format!(
