@@ -135,6 +135,9 @@ fn pass(
     let mask_element = operands.mask.as_ref().map_or(dtype_to_storage_type(DType::U32), element);
     let mut first = 0;
     while first < problem.value_dim {
+        if first > 0 {
+            launches.again(out);
+        }
         let columns = tiles.columns.min(problem.value_dim - first);
         let cut =
             Cut { packed: tiles.packed, tiles: tiles.tiles, runs: (tiles.splits, tiles.run), first_column: first };
@@ -190,7 +193,6 @@ fn pass(
             }
         }
         first += columns;
-        launches.wrote(out);
     }
 }
 

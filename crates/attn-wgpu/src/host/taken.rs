@@ -3,8 +3,8 @@
 //! A driver refuses a kernel when it compiles it, which it does at the kernel's first launch. To ask whether it did is to wait for the
 //! runtime's thread, which takes several times as long as a short call's launches. So it is asked about the first call of each kind, and
 //! about those that make much. What fails in another call has left its mark on what should have been written: CubeCL launches nothing
-//! that reads it, and to bring it to the host is an error. Unless another launch of that call is taken and writes the same tensor: in
-//! calls that are asked about, they are asked about one by one.
+//! that reads it, and to bring it to the host is an error. Another launch that is taken and writes the same tensor would wipe out that
+//! mark, so that every call asks before such a launch.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -62,60 +62,51 @@ impl Kind {
     pub fn launches(self, bytes: u64) -> Launches {
         let Self { kernel, device, hasher } = self;
         let kind = hasher.finish();
-        if bytes < MUCH && taken().contains(&kind) {
-            return Launches::unasked();
-        }
-        Launches { asked: Some(Asked { kernel, device, kind, refused: RefCell::new(None) }) }
+        let is_known = bytes < MUCH && taken().contains(&kind);
+        Launches { asked: (!is_known).then_some(kind), ..Launches::unasked(kernel, device) }
     }
 }
 
 /// The launches of a call.
 #[derive(Debug)]
 pub struct Launches {
-    asked: Option<Asked>,
-}
-
-#[derive(Debug)]
-struct Asked {
     kernel: Cube,
     device: CubeDevice,
-    kind: u64,
+    /// The kind of the call, where the driver is asked whether it took all of it.
+    asked: Option<u64>,
     /// The first refusal.
     refused: RefCell<Option<AttentionError>>,
 }
 
 impl Launches {
-    /// About which the driver is not asked.
-    pub fn unasked() -> Self {
-        Self { asked: None }
+    /// About which the driver is not asked at their end.
+    pub fn unasked(kernel: Cube, device: CubeDevice) -> Self {
+        Self { kernel, device, asked: None, refused: RefCell::default() }
     }
 
-    /// To be told of what a launch wrote before another one writes it as well: a launch that is taken wipes out the mark of one before
-    /// it that was refused.
-    pub fn wrote(&self, written: &CubeTensor) {
-        if let Some(asked) = &self.asked {
-            asked.ask([written].into_iter());
-        }
+    /// To be told before a launch writes `written`, which another one has written as well and which the launch does not read. The
+    /// driver is asked about it.
+    pub fn again(&self, written: &CubeTensor) {
+        self.ask([written].into_iter());
     }
 
-    /// Whether the driver took all of them, where that is to be asked; `made` is what they have made.
+    /// Whether the driver took them: all, where that is to be asked, else those that it was asked about; `made` is what they have made.
     ///
     /// # Errors
     /// [`Execution`](AttentionError::Execution), with the driver's reason.
     pub fn end<'a>(self, made: impl Iterator<Item = &'a CubeTensor>) -> Result<(), AttentionError> {
-        let Some(asked) = self.asked else { return Ok(()) };
-        asked.ask(made);
-        match asked.refused.into_inner() {
+        if self.asked.is_some() {
+            self.ask(made);
+        }
+        match self.refused.into_inner() {
             Some(error) => Err(error),
             None => {
-                taken().insert(asked.kind);
+                taken().extend(self.asked);
                 Ok(())
             }
         }
     }
-}
 
-impl Asked {
     fn ask<'a>(&self, written: impl Iterator<Item = &'a CubeTensor>) {
         if let Err(error) = self.device.client().check(written.map(|tensor| &tensor.handle)) {
             self.refused.borrow_mut().get_or_insert_with(|| AttentionError::Execution {
@@ -136,7 +127,8 @@ fn taken() -> MutexGuard<'static, HashSet<u64>> {
 #[cfg(test)]
 mod tests {
     use attn_core::{AttentionSpec, ProblemInputs, TensorInfo};
-    use burn_backend::DType;
+    use burn_backend::{DType, Shape};
+    use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 
     use super::*;
 
@@ -173,8 +165,30 @@ mod tests {
         };
         let error = AttentionError::Execution { kernel: "cube".to_string(), reason: "refused".to_string() };
         let refused = RefCell::new(Some(error.clone()));
-        let launches = Launches { asked: Some(Asked { kernel: Cube::Rows, device, kind: 42, refused }) };
+        let launches = Launches { kernel: Cube::Rows, device, asked: Some(42), refused };
         assert_eq!(launches.end(std::iter::empty()), Err(error));
         assert!(!taken().contains(&42));
+    }
+    #[test]
+    fn what_is_written_again_is_asked_about_in_any_call() {
+        let Some(device) = CubeDevice::enumerate_all().into_iter().next() else {
+            println!("skipped: there is no adapter");
+            return;
+        };
+        let launches = || Launches::unasked(Cube::Rows, device.clone());
+        let make = |elements| {
+            empty_device_contiguous_dtype(device.client(), device.clone(), Shape::new([elements]), DType::F32)
+        };
+        let small = launches();
+        small.again(&make(1));
+        assert_eq!(small.end(std::iter::empty()), Ok(()));
+        // No driver has so much.
+        let Ok(huge) = std::panic::catch_unwind(|| make(1 << 42)) else {
+            println!("skipped: the runtime panics where a tensor does not fit");
+            return;
+        };
+        let refused = launches();
+        refused.again(&huge);
+        assert!(matches!(refused.end(std::iter::empty()), Err(AttentionError::Execution { .. })));
     }
 }

@@ -14,6 +14,7 @@ use crate::host::launch::{self, Operands};
 use crate::host::machine::Machine;
 use crate::host::taken::Launches;
 use crate::host::tiles::Tiles;
+use crate::kernel::Cube;
 
 /// D and E with tails of matrices.
 const RAGGED: [usize; 2] = [40, 24];
@@ -40,7 +41,9 @@ type Answers = LazyLock<Mutex<HashMap<String, Result<(), String>>>>;
 /// What differed.
 pub fn matrices(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
     static ANSWERS: Answers = LazyLock::new(Mutex::default);
-    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, RAGGED, SHORT, Tiles::by_matrices))
+    once(&ANSWERS, device, dtype, || {
+        compare(device, dtype, machine, (RAGGED, SHORT), (Cube::Matrix, Tiles::by_matrices))
+    })
 }
 
 /// As [`matrices`], of matrix instructions whose registers are known.
@@ -49,7 +52,9 @@ pub fn matrices(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Re
 /// What differed.
 pub fn instructions(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
     static ANSWERS: Answers = LazyLock::new(Mutex::default);
-    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, WHOLE, SHORT, Tiles::by_instructions))
+    once(&ANSWERS, device, dtype, || {
+        compare(device, dtype, machine, (WHOLE, SHORT), (Cube::Mma, Tiles::by_instructions))
+    })
 }
 
 /// As [`matrices`], of those where few rows share keys.
@@ -58,7 +63,7 @@ pub fn instructions(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -
 /// What differed.
 pub fn few(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
     static ANSWERS: Answers = LazyLock::new(Mutex::default);
-    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, BROAD, FEW, Tiles::by_few))
+    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, (BROAD, FEW), (Cube::DecodeMma, Tiles::by_few)))
 }
 
 /// As [`matrices`], of the instructions of groups of planes.
@@ -67,7 +72,7 @@ pub fn few(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<
 /// What differed.
 pub fn groups(device: &CubeDevice, dtype: FloatDType, machine: &Machine) -> Result<(), String> {
     static ANSWERS: Answers = LazyLock::new(Mutex::default);
-    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, WHOLE, LONG, Tiles::by_groups))
+    once(&ANSWERS, device, dtype, || compare(device, dtype, machine, (WHOLE, LONG), (Cube::Wgmma, Tiles::by_groups)))
 }
 
 fn once(
@@ -85,9 +90,8 @@ fn compare(
     device: &CubeDevice,
     dtype: FloatDType,
     machine: &Machine,
-    [head_dim, value_dim]: [usize; 2],
-    [query_len, key_len]: [usize; 2],
-    cut: Cut,
+    ([head_dim, value_dim], [query_len, key_len]): ([usize; 2], [usize; 2]),
+    (kernel, cut): (Cube, Cut),
 ) -> Result<(), String> {
     let [batch, heads, kv_heads] = [1, 2, 1];
     let inputs = || {
@@ -99,9 +103,9 @@ fn compare(
     };
     let spec = AttentionSpec { causal: true, scale: Some(0.5), ..AttentionSpec::default() };
     let problem = inputs().problem(&spec).map_err(|error| error.to_string())?;
-    let rows = answer(&problem, inputs(), &Tiles::by_rows(&problem, machine))?;
+    let rows = answer(&problem, inputs(), (Cube::Rows, &Tiles::by_rows(&problem, machine)))?;
     let tiles = cut(&problem, machine)?;
-    let matrices = answer(&problem, inputs(), &tiles).map_err(|reason| format!("on trial: {reason}"))?;
+    let matrices = answer(&problem, inputs(), (kernel, &tiles)).map_err(|reason| format!("on trial: {reason}"))?;
     // Values lie within ±1, and outputs are rounded to the narrow type; the LSE is not.
     let rounding = if dtype == FloatDType::F16 { 2f32.powi(-10) } else { 2f32.powi(-7) };
     for (what, allowed, [found, expected]) in
@@ -119,10 +123,13 @@ fn compare(
 fn answer(
     problem: &Problem,
     inputs: AttentionInputs<CubeBackend>,
-    tiles: &Tiles,
+    (kernel, tiles): (Cube, &Tiles),
 ) -> Result<(Vec<f32>, Vec<f32>), String> {
+    // Output and LSE are read, which asks the driver about all of it.
+    let launches = Launches::unasked(kernel, inputs.query.device.clone());
     let operands = Operands::new(problem, inputs);
-    let (out, lse) = launch::forward(problem, &operands, tiles, true, &Launches::unasked());
+    let (out, lse) = launch::forward(problem, &operands, tiles, true, &launches);
+    launches.end([].into_iter()).map_err(|error| error.to_string())?;
     let lse = lse.ok_or("no LSE was made")?;
     Ok((read(out)?, read(lse)?))
 }

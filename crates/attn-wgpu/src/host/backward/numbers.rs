@@ -64,9 +64,9 @@ impl Pass<'_> {
         let Some([heads, distances]) = self.problem.relative_bias else { return };
         if let Some((shape, read)) = between_ends(self.problem) {
             self.pairs(grad, shape, read, true, [distances - 2, distances, 1]);
-            self.launches.wrote(grad);
+            self.launches.again(grad);
             self.totals(grad, sums, None, LOW, [heads, distances, 0]);
-            self.launches.wrote(grad);
+            self.launches.again(grad);
         }
         self.totals(grad, sums, None, HIGH, [heads, distances, distances - 1]);
     }

@@ -156,9 +156,9 @@ impl<'a> Pass<'a> {
         );
     }
 
-    /// The same anew from the scores, in tiles where they are large.
+    /// The same anew from the scores, in tiles where they are large. It reads what it writes, so that CubeCL does not launch it where
+    /// the driver refused the last one.
     pub fn refine(&self, side: &Side) {
-        self.launches.wrote(&self.statistics);
         self.rows(side, Columns { first: 0, count: 0 }, true, [None, None]);
     }
 
@@ -172,8 +172,15 @@ impl<'a> Pass<'a> {
         }
         for columns in Columns::of(self.problem.head_dim, side.columns) {
             // Every launch finds the same sums; the first one writes them.
+            self.again(columns, grad);
             self.rows(side, columns, false, [grad, sums.filter(|_| columns.first == 0)]);
-            grad.into_iter().for_each(|grad| self.launches.wrote(grad));
+        }
+    }
+
+    /// Before columns other than the first ones are written.
+    fn again(&self, columns: Columns, grad: Option<&CubeTensor>) {
+        if let (true, Some(grad)) = (columns.first > 0, grad) {
+            self.launches.again(grad);
         }
     }
 
@@ -217,14 +224,14 @@ impl<'a> Pass<'a> {
         }
         if key.is_some() {
             for columns in Columns::of(problem.head_dim, side.columns) {
+                self.again(columns, key);
                 self.keys(side, [columns, none], [key, None]);
-                key.into_iter().for_each(|key| self.launches.wrote(key));
             }
         }
         if value.is_some() {
             for columns in Columns::of(problem.value_dim, side.columns) {
+                self.again(columns, value);
                 self.keys(side, [none, columns], [None, value]);
-                value.into_iter().for_each(|value| self.launches.wrote(value));
             }
         }
     }
