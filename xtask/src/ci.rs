@@ -53,7 +53,7 @@ impl fmt::Display for Skipped {
     }
 }
 
-const STEPS: [Step; 16] = [
+const STEPS: [Step; 17] = [
     Step { name: "lockfile", what: "Cargo.lock is what the manifests ask for", run: lockfile },
     Step { name: "fmt", what: "rustfmt has nothing to change", run: fmt },
     Step { name: "tidy", what: "module comments, crate arrows, lengths, unsafe, host names", run: tidy },
@@ -61,6 +61,7 @@ const STEPS: [Step; 16] = [
     Step { name: "clippy", what: "clippy and the compiler warn of nothing", run: clippy },
     Step { name: "docs", what: "rustdoc warns of nothing", run: docs },
     Step { name: "alone", what: "attn-core builds with its own dependencies alone", run: alone },
+    Step { name: "browser", what: "the GPU kernels build for a browser's WebGPU, without a warning", run: browser },
     Step { name: "test", what: "every test passes on every backend here", run: tests },
     Step {
         name: "arm",
@@ -161,6 +162,20 @@ fn docs() -> Result<()> {
 
 fn alone() -> Result<()> {
     workspace::demand(workspace::cargo("check").args(["--package", "attn-core"]))
+}
+
+/// No step runs them there: that takes a browser. The target's standard library is fetched where rustup can.
+fn browser() -> Result<()> {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+    if !added.is_ok_and(|status| status.success()) {
+        return Err(Skipped::because(
+            "rustup, which adds the target wasm32-unknown-unknown, is not here or has no network",
+        ));
+    }
+    let mut cargo = workspace::cargo("clippy");
+    cargo.args(["--package=attn-example-browser", "--target", TARGET, "--", "--deny", "warnings"]);
+    workspace::demand(&mut cargo)
 }
 
 /// With `fusion` Burn's dispatch calls another type, for which other code of ours stands.

@@ -43,7 +43,7 @@ fn name(dtype: FloatDType) -> String {
     format!("{dtype:?}").to_lowercase()
 }
 
-/// The devices that are here, of all runtimes compiled in. Starts each.
+/// The devices that are here, of all runtimes compiled in. Starts each; in a browser the program has to have started its adapter before.
 pub fn adapters() -> Vec<Adapter> {
     CubeDevice::enumerate_all().iter().map(adapter).collect()
 }

@@ -26,7 +26,9 @@ pub const BACKENDS: &[&str] = &[
 /// adapter that wgpu prefers), `cuda`, `rocm` (the first card); `tch-cuda` is LibTorch on the first CUDA device.
 ///
 /// # Errors
-/// A value error that names `backend` where that backend is unknown or not compiled in, or has no such device here.
+/// A value error that names `backend` where that backend is unknown or not compiled in, or has no such device here. In a browser
+/// `wgpu` is one, too: there an adapter can't be waited for, and the program starts it itself, by
+/// `Device::wgpu_options().init_async().await`.
 pub fn device(backend: &str) -> Result<Device, AttentionError> {
     match backend {
         #[cfg(feature = "ndarray")]
@@ -57,7 +59,7 @@ pub fn device(backend: &str) -> Result<Device, AttentionError> {
 /// The adapter that wgpu prefers, started once.
 ///
 /// Burn's own way to that device panics at its first use where there is no adapter; so it is started here, where that is an error.
-#[cfg(feature = "wgpu")]
+#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
 fn wgpu() -> Result<Device, AttentionError> {
     use std::sync::OnceLock;
 
@@ -74,4 +76,9 @@ fn wgpu() -> Result<Device, AttentionError> {
     started
         .clone()
         .map_err(|reason| AttentionError::value("backend", "one with an adapter here", format!("wgpu: {reason}")))
+}
+
+#[cfg(all(feature = "wgpu", target_family = "wasm"))]
+fn wgpu() -> Result<Device, AttentionError> {
+    Err(AttentionError::value("backend", "in a browser: Device::wgpu_options().init_async().await", "wgpu"))
 }

@@ -33,7 +33,7 @@ const NONE: Burn = Burn::Only(&[]);
 const PRIMITIVES: Burn = Burn::Only(&["burn-backend", "burn-std"]);
 
 /// A package without a rule is a finding: whoever adds one draws its arrows here and in ARCHITECTURE.md.
-const RULES: [Rule; 22] = [
+const RULES: [Rule; 23] = [
     Rule { package: CORE, workspace: &[], burn: PRIMITIVES },
     Rule { package: CPU, workspace: &[], burn: NONE },
     Rule { package: HOST, workspace: &[CORE, CPU], burn: PRIMITIVES },
@@ -58,6 +58,7 @@ const RULES: [Rule; 22] = [
     Rule { package: "attn-benches", workspace: &[CORE, CPU, "attn-tch", "burn-attn", "attn-testing"], burn: Burn::Any },
     Rule { package: "attn-example-minilm", workspace: &["burn-attn"], burn: Burn::Any },
     Rule { package: "attn-example-libtorch", workspace: &["burn-attn"], burn: Burn::Any },
+    Rule { package: "attn-example-browser", workspace: &[CORE, "burn-attn"], burn: Burn::Any },
     Rule { package: LEARN, workspace: &["burn-attn"], burn: Burn::Any },
     Rule { package: "attn-example-digits", workspace: &["burn-attn", LEARN], burn: Burn::Any },
     Rule { package: "attn-example-translate", workspace: &["burn-attn", LEARN], burn: Burn::Any },

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use burn_backend::cubecl::dtype_to_storage_type;
-use burn_backend::{DType, FloatDType, Shape};
+use burn_backend::{Bytes, DType, FloatDType, Shape, try_read_sync};
 use burn_cubecl::CubeDevice;
 use burn_cubecl::cubecl::client::Client;
 use burn_cubecl::cubecl::ir::HardwareProperties;
 use burn_cubecl::cubecl::ir::features::{MmaConfig, Plane};
+use burn_cubecl::cubecl::server::Handle;
 use burn_cubecl::cubecl::{CubeCount, CubeDim};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 
@@ -53,10 +54,14 @@ impl Machine {
         let client = device.client();
         let properties = client.properties();
         let hardware = properties.hardware.clone();
+        // A browser says little of its adapter, and its programs can't wait for a probe's answer: there it is taken for a card, and none
+        // is asked.
+        let is_browsers = cfg!(target_family = "wasm");
         // No card stands behind it, and its planes are as wide as a CPU's vectors.
-        let is_software = properties.identity.physical.is_none() && hardware.plane_size_max <= 16;
+        let is_bare = properties.identity.physical.is_none() && hardware.plane_size_max <= 16;
+        let is_software = is_bare && !is_browsers;
         let (least, most) = (hardware.plane_size_min, hardware.plane_size_max);
-        let is_known = least.is_power_of_two() && (2..=PROBED as u32).contains(&least);
+        let is_known = !is_browsers && least.is_power_of_two() && (2..=PROBED as u32).contains(&least);
         let plane = properties.features.plane;
         let found =
             if is_known && (is_software || plane.contains(Plane::Ops)) { exchanges(device, &client, least) } else { 0 };
@@ -131,11 +136,21 @@ fn exchanges(device: &CubeDevice, client: &Client, plane: u32) -> u32 {
         found.clone().into_tensor_arg(),
         plane,
     );
-    let Ok(bytes) = client.read_one(found.handle) else { return 0 };
+    let Ok(bytes) = read(client, found.handle) else { return 0 };
     if bytes.len() < 4 * PROBED {
         return 0;
     }
     bytes.chunks_exact(4).take(PROBED).fold(BROADCASTS | SHUFFLES, |found, word| {
         found & word.iter().enumerate().fold(0, |bits, (at, &byte)| bits | u32::from(byte) << (8 * at))
     })
+}
+
+/// What lies in a buffer.
+///
+/// # Errors
+/// The driver's reason, or that this program can't wait for it: one in a browser.
+pub fn read(client: &Client, handle: Handle) -> Result<Bytes, String> {
+    let read =
+        try_read_sync(client.read_async(vec![handle])).ok_or("a program in a browser can't wait for a device")?;
+    read.map_err(|error| error.to_string())?.pop().ok_or_else(|| "nothing was read".to_string())
 }

@@ -11,7 +11,7 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
 
 use crate::host::launch::{self, Operands};
-use crate::host::machine::Machine;
+use crate::host::machine::{self, Machine};
 use crate::host::taken::Launches;
 use crate::host::tiles::Tiles;
 use crate::kernel::Cube;
@@ -136,7 +136,7 @@ fn answer(
 
 fn read(tensor: CubeTensor) -> Result<Vec<f32>, String> {
     let (dtype, shape) = (tensor.dtype, tensor.meta.shape().clone());
-    let bytes = tensor.client.read_one(tensor.handle).map_err(|error| error.to_string())?;
+    let bytes = machine::read(&tensor.client, tensor.handle)?;
     let data = TensorData::from_bytes(bytes, shape, dtype).convert_dtype(DType::F32);
     data.try_to_vec().map_err(|error| format!("{error:?}"))
 }
